@@ -1,0 +1,1 @@
+"""Ground floor: errors, registries, files, folders and processes. Knows nothing of images."""

@@ -1,0 +1,43 @@
+"""Logging set-up for commands: plain lines on the console, optionally timestamped into a file."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+
+def set_up_console(level: int = logging.INFO) -> None:
+    """Send the package's log lines to standard output, warnings marked as such."""
+    root = logging.getLogger("nnunetlike")
+    if root.handlers:
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Plain())
+    root.addHandler(handler)
+    root.setLevel(level)
+
+
+def add_file(path: Path) -> logging.Handler:
+    """Also append the log lines to `path`, each with v1's timestamp; return the handler."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)06d: %(message)s", "%Y-%m-%d %H:%M:%S")
+    )
+    logging.getLogger("nnunetlike").addHandler(handler)
+    return handler
+
+
+def remove(handler: logging.Handler) -> None:
+    """Detach and close a handler that `add_file` returned."""
+    logging.getLogger("nnunetlike").removeHandler(handler)
+    handler.close()
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        return (
+            f"{record.levelname.lower()}: {message}" if record.levelno > logging.INFO else message
+        )

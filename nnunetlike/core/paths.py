@@ -1,0 +1,140 @@
+"""The three folders of nnU-Net, task names, and where everything lies below them.
+
+Environment variables are read when a folder is asked for; importing this module does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError, UsageError
+
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+DEFAULT_PLANS = "nnUNetPlansv2.1"
+DEFAULT_TRAINER = "nnUNetTrainerV2"
+
+
+def _from_environment(variable: str, purpose: str) -> Path:
+    value = os.environ.get(variable, "").strip().strip("'\"")
+    if not value:
+        raise UsageError(
+            f"the environment variable {variable} is not set; it names the folder for {purpose}. "
+            f"Set it with: export {variable}=/path/to/folder"
+        )
+    return Path(value).expanduser().absolute()
+
+
+def raw_data_base() -> Path:
+    """Return the folder that holds `nnUNet_raw_data` and `nnUNet_cropped_data`."""
+    return _from_environment("nnUNet_raw_data_base", "raw data")
+
+
+def raw_data() -> Path:
+    """Return the folder of raw tasks."""
+    return raw_data_base() / "nnUNet_raw_data"
+
+
+def cropped_data() -> Path:
+    """Return the folder of cropped tasks."""
+    return raw_data_base() / "nnUNet_cropped_data"
+
+
+def preprocessed() -> Path:
+    """Return the folder of preprocessed tasks."""
+    return _from_environment("nnUNet_preprocessed", "preprocessed data")
+
+
+def results() -> Path:
+    """Return the folder of trained models (`RESULTS_FOLDER/nnUNet`)."""
+    return _from_environment("RESULTS_FOLDER", "trained models") / "nnUNet"
+
+
+def _task_folders() -> list[Path]:
+    """Return every folder in which a task may have a sub-folder, as far as variables are set."""
+    homes: list[Path] = []
+    for home in (raw_data, cropped_data, preprocessed):
+        try:
+            homes.append(home())
+        except UsageError:
+            continue
+    try:
+        homes.extend(results() / configuration for configuration in CONFIGURATIONS)
+    except UsageError:
+        return homes
+    return homes
+
+
+def task_name(task: str | int) -> str:
+    """Return the full name of a task given its name or its number.
+
+    Args:
+        task: `Task004_Hippocampus` (returned as is), or `4`, `"4"`, `"004"`.
+
+    Raises:
+        UsageError: the text is neither, or no task or several tasks have that number.
+    """
+    text = str(task)
+    if text.startswith("Task"):
+        return text
+    if not text.isdigit():
+        raise UsageError(f"{text!r} is neither a task name (Task004_Name) nor a task number")
+    homes = _task_folders()
+    found = {
+        entry.name
+        for home in homes
+        if home.is_dir()
+        for entry in home.iterdir()
+        if entry.is_dir()
+        and (match := re.fullmatch(r"Task(\d+)_.+", entry.name))
+        and int(match[1]) == int(text)
+    }
+    if len(found) == 1:
+        return found.pop()
+    where = ", ".join(str(home) for home in homes) or "no folder: no variable is set"
+    if not found:
+        raise UsageError(f"no task has the number {int(text)}; searched {where}")
+    raise UsageError(
+        f"several tasks have the number {int(text)}: {', '.join(sorted(found))}. Give the full name"
+    )
+
+
+def fold_name(fold: int | str) -> str:
+    """Return the folder name of a fold: `fold_0`, or `all`."""
+    return "all" if str(fold) == "all" else f"fold_{int(fold)}"
+
+
+def parse_fold(text: str) -> int | str:
+    """Return the fold a user typed: an integer, or `all`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "all":
+        return text
+    if text.isdigit():
+        return int(text)
+    raise UsageError(f"fold {text!r} is neither a number nor 'all'")
+
+
+def model_folder(configuration: str, task: str, trainer: str, plans_identifier: str) -> Path:
+    """Return the folder that holds the folds of one trained model."""
+    return results() / configuration / task / f"{trainer}__{plans_identifier}"
+
+
+def plans_file(task: str, configuration: str, plans_identifier: str = DEFAULT_PLANS) -> Path:
+    """Return the plans pickle of a task for a configuration (`_plans_2D.pkl` or `_plans_3D.pkl`).
+
+    Raises:
+        DataError: it does not exist.
+    """
+    suffix = "2D" if configuration == "2d" else "3D"
+    path = preprocessed() / task / f"{plans_identifier}_plans_{suffix}.pkl"
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist. Plan first: nnUNet_plan_and_preprocess -t {int(task[4:7])}"
+            if task[4:7].isdigit()
+            else f"{path} does not exist. Plan first with nnUNet_plan_and_preprocess"
+        )
+    return path

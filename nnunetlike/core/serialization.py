@@ -1,0 +1,155 @@
+"""Files that survive a killed process and never execute what they hold.
+
+Every writer here writes under a temporary name in the same folder and renames. Pickles are written
+from plain Python types and read by an unpickler that knows containers and numpy arrays only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetlike.core.errors import DataError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends without error.
+
+    The temporary name keeps the suffixes of `path`, so libraries that choose a format by suffix
+    work. A block that raises leaves `path` as it was and removes the temporary file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_plain(value: Any, *, keep_arrays: bool = False) -> Any:
+    """Return `value` from plain Python types (dict, list, tuple, str, int, float, bool).
+
+    Args:
+        value: anything made of mappings, sequences, numpy values and paths.
+        keep_arrays: leave numpy arrays as they are, else they become (nested) lists.
+    """
+    if isinstance(value, np.ndarray):
+        return value if keep_arrays else value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        return kind(
+            (to_plain(key), to_plain(item, keep_arrays=keep_arrays)) for key, item in value.items()
+        )
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_plain(item, keep_arrays=keep_arrays) for item in value)
+    if isinstance(value, os.PathLike):
+        return str(value)
+    return value
+
+
+def save_json(value: Any, path: Path, *, sort_keys: bool = False) -> None:
+    """Write `value` as indented JSON; numpy values become numbers and lists, NaN stays `NaN`."""
+    text = json.dumps(to_plain(value), indent=4, sort_keys=sort_keys)
+    write_text(path, text + "\n")
+
+
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+
+
+def save_pickle(value: Any, path: Path) -> None:
+    """Pickle `value` after reducing it to plain types; arrays stay arrays."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(pickle.dumps(to_plain(value, keep_arrays=True), protocol=4))
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
+    return text.encode("latin1")
+
+
+def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
+    core_package = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
+    multiarray, numeric = core_package.multiarray, core_package.numeric
+    known: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+        ("builtins", "set"): set,
+        ("builtins", "complex"): complex,
+        ("builtins", "slice"): slice,
+    }
+    for core in ("numpy.core", "numpy._core"):
+        known[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        known[f"{core}.multiarray", "scalar"] = multiarray.scalar
+        known[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
+    return known
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Reads containers, numbers, strings and numpy arrays; refuses everything else by name."""
+
+    _known = _allowed()
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the allowed class or function, or refuse."""
+        try:
+            return self._known[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}") from None
+
+
+def load_pickle(path: Path) -> Any:
+    """Return the content of a pickle of plain types and numpy arrays.
+
+    Raises:
+        DataError: the file is missing, truncated, or asks for anything else (it is not executed).
+    """
+    try:
+        with path.open("rb") as stream:
+            return RestrictedUnpickler(stream).load()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a pickle of plain types: {error}. It is damaged or was not "
+            "written by an nnU-Net."
+        ) from None
+
+
+def save_pickle_with_twin(value: Any, path: Path) -> None:
+    """Write `path` (a small pickle) and a readable twin with the suffix `.json` beside it."""
+    save_pickle(value, path)
+    save_json(value, path.with_suffix(".json"))

@@ -1,0 +1,1 @@
+"""Cases and their files: arrays, geometry, labels, dataset.json, splits, preprocessed store."""

@@ -1,0 +1,28 @@
+"""One case: its files, and its arrays once read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetlike.core.typing import FloatArray, LabelMap
+from nnunetlike.data.geometry import Geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFiles:
+    """Paths of one case: one image per channel, in order, and the label if there is one."""
+
+    case_id: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Arrays of one case: image (C, D, H, W) float32, label (D, H, W), on one grid."""
+
+    case_id: str
+    image: FloatArray
+    label: LabelMap | None
+    geometry: Geometry

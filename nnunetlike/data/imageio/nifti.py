@@ -1,0 +1,111 @@
+"""NIfTI, MetaImage and NRRD through SimpleITK."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  the name the field uses
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import atomic_path
+from nnunetlike.core.typing import FloatArray, LabelMap
+from nnunetlike.data.geometry import IDENTITY, Geometry
+from nnunetlike.data.imageio import IMAGE_FORMATS
+
+
+@dataclass(frozen=True)
+class SimpleITKFormat:
+    """Volumes of up to three dimensions; a 2D file becomes one slice of thickness 999."""
+
+    suffixes: tuple[str, ...] = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+
+    def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
+        """Return the channels as one float32 array (C, D, H, W) and the first one's grid.
+
+        Raises:
+            DataError: a file cannot be read, or the channels differ in size.
+        """
+        channels, geometries = zip(*(_read(path) for path in paths), strict=True)
+        first = geometries[0]
+        for path, geometry in zip(paths, geometries, strict=True):
+            if geometry.shape != first.shape:
+                raise DataError(
+                    f"{path} has {geometry.shape} voxels (D, H, W) but {paths[0]} {first.shape}; "
+                    "all channels of a case must lie on one grid"
+                )
+        return np.stack([channel.astype(np.float32, copy=False) for channel in channels]), first
+
+    def read_label(self, path: Path) -> tuple[LabelMap, Geometry]:
+        """Return a label map (D, H, W) of integers and its grid.
+
+        Raises:
+            DataError: the file cannot be read, or holds values that are not integers.
+        """
+        voxels, geometry = _read(path)
+        if np.issubdtype(voxels.dtype, np.floating):
+            rounded = np.rint(voxels)
+            if not np.array_equal(rounded, voxels):
+                odd = voxels[rounded != voxels].flat[0]
+                raise DataError(
+                    f"{path}: a label map holds integers, but found {odd}. Export the label "
+                    "without interpolation, or round it"
+                )
+            voxels = rounded.astype(np.int32)
+        return voxels, geometry
+
+    def write_label(self, label: LabelMap, geometry: Geometry, path: Path) -> None:
+        """Write a label map (D, H, W) with its geometry, whole or not at all."""
+        image = sitk.GetImageFromArray(label)
+        image.SetSpacing(geometry.itk_spacing)
+        image.SetOrigin(geometry.origin)
+        image.SetDirection(geometry.direction)
+        with atomic_path(path) as temporary:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+
+
+def _read(path: Path) -> tuple[Any, Geometry]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"{path} cannot be read as an image: {reason}") from None
+    dimension = image.GetDimension()
+    voxels = sitk.GetArrayFromImage(image)
+    if dimension == 2:
+        spacing, origin = (*image.GetSpacing(), 999.0), (*image.GetOrigin(), 0.0)
+        return voxels[None], _geometry(voxels[None].shape, spacing, origin, IDENTITY)
+    if dimension != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(
+            f"{path} has {dimension} dimensions; an image file holds one channel of two or three. "
+            "Convert 4-D files with nnUNet_convert_decathlon_task"
+        )
+    return voxels, _geometry(
+        voxels.shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+    )
+
+
+def _geometry(
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    origin: tuple[float, ...],
+    direction: tuple[float, ...],
+) -> Geometry:
+    d, h, w = shape
+    x, y, z = spacing
+    ox, oy, oz = origin
+    return Geometry(
+        shape=(d, h, w),
+        spacing=(z, y, x),
+        origin=(ox, oy, oz),
+        direction=tuple(direction),
+        leading="single" if d == 1 else "space",
+    )
+
+
+IMAGE_FORMATS.add("simpleitk", SimpleITKFormat())

@@ -1,0 +1,95 @@
+"""Which cases of a task train and which validate, by fold (`splits_final.pkl`)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import load_pickle, save_pickle_with_twin
+
+SEED = 12345
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case identifiers of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def make_splits(case_ids: Iterable[str], folds: int = 5) -> list[Split]:
+    """Return a cross-validation: the ids sorted as text, shuffled once, validated in blocks.
+
+    Args:
+        case_ids: identifiers of all training cases.
+        folds: number of folds.
+
+    Returns:
+        One split per fold; every case validates exactly once; ids are sorted as text.
+
+    Raises:
+        DataError: there are fewer cases than folds.
+
+    Source: nnU-Net v1 (KFold(5, shuffle=True, random_state=12345)); scikit-learn's KFold shuffles
+    with `RandomState(seed)` and gives the first `n % folds` blocks one case more.
+    """
+    ids = sorted(case_ids)
+    if len(ids) < folds:
+        raise DataError(
+            f"{len(ids)} training cases cannot make {folds} folds. Add cases, or train with fold "
+            "'all'"
+        )
+    order = np.arange(len(ids))
+    np.random.RandomState(SEED).shuffle(order)
+    splits = []
+    for block in np.array_split(order, folds):
+        validating = set(block.tolist())
+        splits.append(
+            Split(
+                train=tuple(case for i, case in enumerate(ids) if i not in validating),
+                val=tuple(case for i, case in enumerate(ids) if i in validating),
+            )
+        )
+    return splits
+
+
+def split_for(fold: int | str, splits: Sequence[Split], case_ids: Iterable[str]) -> Split:
+    """Return the split of a fold.
+
+    `all` trains and validates on everything. A fold beyond the last trains on a random 80 % drawn
+    with the seed `12345 + fold`, as v1 does.
+    """
+    ids = sorted(case_ids)
+    if fold == "all":
+        return Split(tuple(ids), tuple(ids))
+    number = int(fold)
+    if number < len(splits):
+        return splits[number]
+    chosen = np.random.RandomState(SEED + number).choice(
+        len(ids), int(len(ids) * 0.8), replace=False
+    )
+    training = set(chosen.tolist())
+    return Split(
+        train=tuple(ids[i] for i in range(len(ids)) if i in training),
+        val=tuple(ids[i] for i in range(len(ids)) if i not in training),
+    )
+
+
+def save_splits(splits: Sequence[Split], path: Path) -> None:
+    """Write `splits_final.pkl` and its JSON twin."""
+    content = [OrderedDict(train=list(s.train), val=list(s.val)) for s in splits]
+    save_pickle_with_twin(content, path)
+
+
+def load_splits(path: Path) -> list[Split]:
+    """Return the splits of a file; any number of folds."""
+    return [
+        Split(tuple(str(c) for c in fold["train"]), tuple(str(c) for c in fold["val"]))
+        for fold in load_pickle(path)
+    ]

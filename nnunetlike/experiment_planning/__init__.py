@@ -1,0 +1,1 @@
+"""From raw cases to a fingerprint, and from that to plans."""

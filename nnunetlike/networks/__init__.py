@@ -1,0 +1,45 @@
+"""Networks, described by specs and found by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from torch import nn
+
+from nnunetlike.core.registry import Registry
+from nnunetlike.plans.topology import Topology
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTask:
+    """What a data set asks of a network."""
+
+    channels: int
+    """Input channels C."""
+
+    classes: int
+    """Output channels K, background included."""
+
+    topology: Topology
+    base_features: int
+    conv_per_stage: int = 2
+
+
+class NetworkSpec(Protocol):
+    """Settings of a network (a frozen dataclass).
+
+    Contract: `build` gives a module with the attributes `deep_supervision` (bool, writable),
+    `classes` and `input_divisor`; `forward(image (B, C, *patch))` gives a list of logits, the full
+    resolution first, when `deep_supervision` is true, else the first alone (B, K, *patch).
+    """
+
+    strategy: ClassVar[str]
+    """Name of the inference strategy, `sliding_window`."""
+
+    def build(self, task: NetworkTask) -> nn.Module:
+        """Return an initialised network."""
+        ...
+
+
+NETWORKS: Registry[type[NetworkSpec]] = Registry("network", "nnunetlike.networks")

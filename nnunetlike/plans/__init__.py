@@ -1,0 +1,1 @@
+"""The contract between planning and everything after it: topology, plans, fingerprint."""

@@ -1,0 +1,50 @@
+"""What planning knows of a data set: sizes, spacings, intensities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nnunetlike.core.typing import Size, Spacing
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntensityStatistics:
+    """Foreground intensities of one channel, over one case or all; NaN without foreground."""
+
+    median: float
+    mean: float
+    sd: float
+    mn: float
+    mx: float
+    percentile_99_5: float
+    percentile_00_5: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelIntensities:
+    """Foreground intensities of one channel: over all cases, and case by case."""
+
+    overall: IntensityStatistics
+    by_case: Mapping[str, IntensityStatistics]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprint:
+    """Facts of a data set; sequences are in the text order of the case identifiers."""
+
+    sizes: tuple[Size, ...]
+    """Voxels (D, H, W) of each case after cropping."""
+
+    spacings: tuple[Spacing, ...]
+    """Spacing (D, H, W) of each case in mm, as in its file."""
+
+    classes: tuple[int, ...]
+    """Foreground labels in the order of dataset.json."""
+
+    modalities: Mapping[int, str]
+    intensities: Mapping[int, ChannelIntensities] | None
+    """By channel; None unless a modality is CT."""
+
+    size_reductions: Mapping[str, float]
+    """Share of the voxels that cropping left, by case."""

@@ -1,0 +1,1 @@
+"""Arrays on their way to the network and back: crop, resample, normalise."""

@@ -1,0 +1,1 @@
+"""Hooks watch training; whatever changes a gradient is in the objective or the optimizer."""

@@ -1,0 +1,1 @@
+"""Trainers by the names users type: each is a recipe, a value."""
