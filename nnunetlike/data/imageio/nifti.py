@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813  the name the field uses
+import SimpleITK as sitk
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path

@@ -1,0 +1,51 @@
+"""Metadata and console scripts; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nnunetlike/__init__.py").read_text())[1]
+
+COMMANDS = {
+    "nnUNet_convert_decathlon_task": "convert_decathlon_task",
+    "nnUNet_plan_and_preprocess": "plan_and_preprocess",
+    "nnUNet_train": "run_training",
+    "nnUNet_predict": "predict",
+    "nnUNet_evaluate_folder": "evaluate_folder",
+    "nnUNet_determine_postprocessing": "determine_postprocessing",
+    "nnUNet_plot_task_pngs": "plot_task_pngs",
+}
+
+setup(
+    name="nnunetlike",
+    version=VERSION,
+    description="A self-configuring segmentation pipeline in the manner of nnU-Net",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["nnunetlike", "nnunetlike.*"]),
+    package_data={"nnunetlike": ["py.typed"]},
+    python_requires=">=3.10",
+    # Lower bounds only: installing must never replace the torch a user has.
+    install_requires=[
+        "torch>=2.4",
+        "batchgenerators>=0.25",
+        "SimpleITK>=2.3",
+        "nibabel>=5.0",
+        "scikit-image>=0.22",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "pandas>=2.0",
+        "matplotlib>=3.8",
+        "tqdm>=4.65",
+        "numba>=0.60",
+        "connected-components-3d>=3.14",
+    ],
+    entry_points={
+        "console_scripts": [
+            f"{command}=nnunetlike.run.{module}:main" for command, module in COMMANDS.items()
+        ]
+    },
+)
