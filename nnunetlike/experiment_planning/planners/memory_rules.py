@@ -1,0 +1,143 @@
+"""How much memory a patch may cost, and how many patches make a batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+from nnunetlike.core.errors import PlanError
+from nnunetlike.experiment_planning.planners.common import Pooling, memory_estimate
+from nnunetlike.networks import NETWORKS, NetworkTask
+from nnunetlike.networks.memory import training_bytes
+from nnunetlike.plans.topology import Topology
+
+REFERENCE_3D = 520_000_000 * 32 / 30
+"""v1's estimate that fills 8 GB with two 3D patches, for 32 features instead of 30."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What a data set asks of the network, as far as memory goes."""
+
+    channels: int
+    classes: int
+    """With background."""
+
+    base_features: int = 32
+    conv_per_stage: int = 2
+
+
+class MemoryRule(Protocol):
+    """Decides which patches fit."""
+
+    def fits(self, pooling: Pooling, demand: Demand) -> bool:
+        """Tell whether the smallest batch (two patches) can be trained."""
+        ...
+
+    def batch_size(self, pooling: Pooling, demand: Demand) -> int:
+        """Return how many patches can be trained at a time; at least 2 for a patch that fits."""
+        ...
+
+
+@dataclass(frozen=True)
+class FormulaMemory:
+    """v1's rule for 3D: the formula's estimate of a U-Net against a reference.
+
+    Args:
+        reference: estimate at which a batch of two patches fills the memory.
+    """
+
+    reference: float = REFERENCE_3D
+
+    def fits(self, pooling: Pooling, demand: Demand) -> bool:
+        """Tell whether the estimate stays within the reference."""
+        return self._estimate(pooling, demand) <= self.reference
+
+    def batch_size(self, pooling: Pooling, demand: Demand) -> int:
+        """Return twice the room left, rounded down, and at least 2."""
+        return math.floor(max(self.reference / self._estimate(pooling, demand), 1) * 2)
+
+    def _estimate(self, pooling: Pooling, demand: Demand) -> int:
+        return memory_estimate(
+            pooling,
+            channels=demand.channels,
+            classes=demand.classes,
+            base_features=demand.base_features,
+            conv_per_stage=demand.conv_per_stage,
+        )
+
+
+@dataclass(frozen=True)
+class NetworkMemory:
+    """Bytes the network itself needs to train, against those of v1's U-Net at the same reference.
+
+    The budget is what a U-Net needs for two patches at which v1's formula gives the reference:
+    about 128 x 128 x 128 voxels, one channel, two classes.
+
+    Args:
+        network: registered name of the network to train.
+        formula: v1's rule, which is tried first because it is cheap: no network here is smaller
+            than the U-Net it estimates.
+    """
+
+    network: str
+    formula: FormulaMemory = FormulaMemory()
+
+    def fits(self, pooling: Pooling, demand: Demand) -> bool:
+        """Tell whether two patches stay within the budget."""
+        if not self.formula.fits(pooling, demand):
+            return False
+        fixed, per_patch = self._cost(pooling, demand)
+        return fixed + 2 * per_patch <= self.budget_bytes
+
+    def batch_size(self, pooling: Pooling, demand: Demand) -> int:
+        """Return how many patches stay within the budget.
+
+        Raises:
+            PlanError: fewer than two do, however small the patch.
+        """
+        fixed, per_patch = self._cost(pooling, demand)
+        size = (self.budget_bytes - fixed) // per_patch
+        if size < 2:
+            raise PlanError(
+                f"{self.network} does not fit: two patches of {pooling.patch_size} need "
+                f"{fixed + 2 * per_patch} bytes of {self.budget_bytes}. Use another planner"
+            )
+        return size
+
+    @property
+    def budget_bytes(self) -> int:
+        """Bytes that a U-Net needs for two patches at the formula's reference."""
+        return _budget_bytes(self.formula.reference)
+
+    def _cost(self, pooling: Pooling, demand: Demand) -> tuple[int, int]:
+        return _bytes(self.network, demand, pooling.topology, pooling.patch_size)
+
+
+@cache
+def _bytes(
+    network: str, demand: Demand, topology: Topology, patch_size: tuple[int, ...]
+) -> tuple[int, int]:
+    """Return the bytes for weights, and for each patch of a batch."""
+    task = NetworkTask(
+        channels=demand.channels,
+        classes=demand.classes,
+        topology=topology,
+        base_features=demand.base_features,
+        conv_per_stage=demand.conv_per_stage,
+    )
+    spec = NETWORKS.get(network)()
+    one, two = (training_bytes(spec, task, patch_size, batch_size) for batch_size in (1, 2))
+    return 2 * one - two, two - one
+
+
+@cache
+def _budget_bytes(reference: float) -> int:
+    topology = Topology.of([[2, 2, 2]] * 5, [[3, 3, 3]] * 6)
+    pooling = Pooling(topology, (128, 128, 128), (5, 5, 5))
+    demand = Demand(channels=1, classes=3)
+    fixed, per_patch = _bytes("unet", demand, topology, pooling.patch_size)
+    estimate = memory_estimate(pooling, channels=1, classes=3)
+    return int(fixed + 2 * per_patch * reference / estimate)
