@@ -38,7 +38,7 @@ def load_npz(path: Path, key: str = "data") -> FloatArray:
         DataError: the file is missing, truncated, or has no such array.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return np.asarray(archive[key])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

@@ -1,0 +1,104 @@
+"""Files are whole or absent, and never execute what they hold."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import (
+    atomic_path,
+    load_json,
+    load_pickle,
+    save_json,
+    save_pickle,
+    save_pickle_with_twin,
+    to_plain,
+)
+
+
+class Hostile:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_hostile_pickle_is_refused_by_name_and_not_executed(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    path = tmp_path / "plans.pkl"
+    path.write_bytes(pickle.dumps({"a": Hostile(f"touch {trace}")}))
+    with pytest.raises(DataError, match=r"posix\.system"):
+        load_pickle(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_types_and_arrays_are_read_under_every_protocol(
+    tmp_path: Path, protocol: int
+) -> None:
+    value = OrderedDict(a=[1, 2.5, "x", None, True], b=(np.arange(3), np.float32(0.5)))
+    path = tmp_path / "old.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    found = load_pickle(path)
+    assert list(found) == ["a", "b"] and found["a"] == value["a"]
+    assert np.array_equal(found["b"][0], np.arange(3)) and found["b"][1] == np.float32(0.5)
+
+
+def test_a_truncated_pickle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "splits.pkl"
+    path.write_bytes(pickle.dumps(list(range(1000)))[:-50])
+    with pytest.raises(DataError, match=r"splits\.pkl"):
+        load_pickle(path)
+
+
+def test_what_is_written_holds_plain_python_types(tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    save_pickle({np.int64(1): [np.float64(0.5), np.bool_(True), tmp_path]}, path)
+    assert b"numpy" not in path.read_bytes()
+    assert load_pickle(path) == {1: [0.5, True, str(tmp_path)]}
+
+
+def test_large_arrays_stay_arrays(tmp_path: Path) -> None:
+    save_pickle({"locations": np.ones((5, 3), np.int64)}, tmp_path / "x.pkl")
+    assert load_pickle(tmp_path / "x.pkl")["locations"].dtype == np.int64
+
+
+def test_the_twin_says_the_same_as_the_pickle(tmp_path: Path) -> None:
+    save_pickle_with_twin({"patch": np.array([8, 16])}, tmp_path / "plans.pkl")
+    assert load_json(tmp_path / "plans.json") == {"patch": [8, 16]}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    save_json({"a": 1}, path)
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert load_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_errors_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(DataError, match=r"bad\.json"):
+        load_json(tmp_path / "bad.json")
+    with pytest.raises(DataError, match="does not exist"):
+        load_json(tmp_path / "none.json")
+
+
+def test_to_plain_keeps_the_kind_of_containers() -> None:
+    plain = to_plain(OrderedDict(a=(np.int64(1), [np.float32(2)])))
+    assert isinstance(plain, OrderedDict) and plain == {"a": (1, [2.0])}
+    assert type(plain["a"][0]) is int

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.data.splits import load_splits, make_splits, save_splits, split_for
+
+# The validation cases of fold 0 that the public UNet++ port publishes for Task003_Liver.
+LIVER_FOLD_0 = [
+    3, 5, 11, 12, 17, 19, 24, 25, 27, 38, 40, 41, 42, 44, 51, 52, 58, 64, 70, 75, 77, 82, 101, 112,
+    115, 120, 128,
+]  # fmt: skip
+
+
+def test_fold_0_of_liver_is_the_published_one() -> None:
+    splits = make_splits(f"liver_{i}" for i in range(131))
+    assert set(splits[0].val) == {f"liver_{i}" for i in LIVER_FOLD_0}
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(5, 60), folds=st.integers(2, 5))
+def test_every_case_is_validated_once_and_never_trained_on_then(count: int, folds: int) -> None:
+    ids = [f"c{i}" for i in range(count)]
+    splits = make_splits(ids, folds)
+    assert sorted(case for s in splits for case in s.val) == sorted(ids)
+    assert all(set(s.train) | set(s.val) == set(ids) for s in splits)
+    assert not any(set(s.train) & set(s.val) for s in splits)
+
+
+def test_too_few_cases_name_the_way_out() -> None:
+    with pytest.raises(DataError, match="fold 'all'"):
+        make_splits(["a", "b"])
+
+
+def test_fold_all_trains_and_validates_on_everything() -> None:
+    split = split_for("all", [], ["b", "a"])
+    assert split.train == split.val == ("a", "b")
+
+
+def test_splits_survive_a_file(tmp_path: Path) -> None:
+    splits = make_splits("abcdef")
+    save_splits(splits, tmp_path / "splits_final.pkl")
+    assert load_splits(tmp_path / "splits_final.pkl") == splits
+    assert (tmp_path / "splits_final.json").is_file()
+
+
+def test_splits_equal_v1(golden: Path) -> None:
+    for name, expected in json.loads((golden / "planning/splits.json").read_text()).items():
+        ids = expected["identifiers_given"]
+        splits = make_splits(ids)
+        wanted = dict(enumerate(expected["folds"]))
+        wanted |= {5: expected["fold5_random"], 7: expected["fold7_random"]}
+        for fold, parts in wanted.items():
+            split = split_for(fold, splits, ids)
+            assert list(split.train) == parts["train"], (name, fold)
+            assert list(split.val) == parts["val"], (name, fold)
