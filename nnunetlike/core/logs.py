@@ -23,7 +23,7 @@ def add_file(path: Path) -> logging.Handler:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)06d: %(message)s", "%Y-%m-%d %H:%M:%S")
+        logging.Formatter("%(asctime)s.%(msecs)03d000: %(message)s", "%Y-%m-%d %H:%M:%S")
     )
     logging.getLogger("nnunetlike").addHandler(handler)
     return handler

@@ -1,1 +1,50 @@
 """Hooks watch training; whatever changes a gradient is in the objective or the optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnunetlike.training.state import TrainState
+
+if TYPE_CHECKING:
+    from nnunetlike.training.loop import TrainLoop
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """What happened in one epoch."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    dice: tuple[float | None, ...]
+    """Online Dice of each foreground class; None where it occurred neither in label nor prediction.
+    """
+
+    lr: float
+    """Learning rate of this epoch."""
+
+    next_lr: float
+    wait_s: float
+    """Time the device waited for batches."""
+
+    compute_s: float
+    total_s: float
+    """Duration of the epoch without saving."""
+
+
+class Hook:
+    """Four events; a hook overrides those it wants."""
+
+    def on_fit_start(self, loop: TrainLoop, state: TrainState) -> None:
+        """Before the first epoch of this run; `state` is not empty when training goes on."""
+
+    def on_step_end(self, loop: TrainLoop, state: TrainState, step: int, total: int) -> None:
+        """After batch `step` of `total` (training, then validation batches)."""
+
+    def on_epoch_end(self, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
+        """After an epoch; `state` has it already, and the learning rate is the next epoch's."""
+
+    def on_fit_end(self, loop: TrainLoop, state: TrainState) -> None:
+        """After the last epoch."""

@@ -1,0 +1,223 @@
+"""Checkpoints in nnU-Net v1's layout: `X.model` (tensors) and `X.model.pkl` (how to rebuild).
+
+Reading never executes what a file holds: tensors come through torch's weights-only reader with an
+allow-list for numpy scalars, the pickle through the restricted reader of `core.serialization`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle
+from nnunetlike.core.specs import spec_from_dict, spec_to_dict
+from nnunetlike.networks import NETWORKS, NetworkSpec, NetworkTask
+from nnunetlike.networks.v1_weights import load_v1_state_dict, network_from_v1, v1_kind
+from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.topology import Topology
+from nnunetlike.plans.v1 import plans_from_v1
+
+FINAL = "model_final_checkpoint.model"
+LATEST = "model_latest.model"
+BEST = "model_best.model"
+STAGE = 5  # position among v1's constructor arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A checkpoint as read."""
+
+    path: Path
+    state_dict: Mapping[str, Tensor]
+    """Under v1's names, a leading `module.` removed."""
+
+    epoch: int
+    content: Mapping[str, Any]
+    """All of `X.model`."""
+
+    info: Mapping[str, Any]
+    """All of `X.model.pkl`."""
+
+    plans: Plans
+    stage: int
+
+    def build(self) -> nn.Module:
+        """Return the network with its weights, ready to predict.
+
+        Ours describe themselves; of v1's, the kind follows from the names of the weights and the
+        topology from plans and stage.
+        """
+        description = self.info.get("network")
+        if description is not None:
+            network = network_from_description(description)
+            load_v1_state_dict(network, self.state_dict)
+        else:
+            topology = self.plans.stages[self.stage].topology
+            network = network_from_v1(
+                v1_kind(self.state_dict),
+                self.state_dict,
+                pool_op_kernel_sizes=topology.pool_op_kernel_sizes,
+                conv_kernel_sizes=topology.conv_kernel_sizes,
+                num_classes=self.plans.num_classes,
+                conv_per_stage=self.plans.conv_per_stage,
+            )
+        network.deep_supervision = False  # type: ignore[assignment]  # a bool by contract
+        return network.eval()
+
+
+def describe_network(spec: NetworkSpec, task: NetworkTask) -> dict[str, Any]:
+    """Return spec and task of a network in plain types."""
+    return {
+        "spec": spec_to_dict(spec, NETWORKS),
+        "task": {
+            "channels": task.channels,
+            "classes": task.classes,
+            "base_features": task.base_features,
+            "conv_per_stage": task.conv_per_stage,
+            "pool_op_kernel_sizes": [list(s) for s in task.topology.pool_op_kernel_sizes],
+            "conv_kernel_sizes": [list(s) for s in task.topology.conv_kernel_sizes],
+        },
+    }
+
+
+def network_from_description(description: Mapping[str, Any]) -> nn.Module:
+    """Return a new network as `describe_network` described it."""
+    spec: NetworkSpec = spec_from_dict(description["spec"], NETWORKS)
+    task = dict(description["task"])
+    topology = Topology.of(task.pop("pool_op_kernel_sizes"), task.pop("conv_kernel_sizes"))
+    return spec.build(NetworkTask(topology=topology, **task))
+
+
+def information_file(path: Path) -> Path:
+    """Return the path of `X.model.pkl` given that of `X.model`."""
+    return path.with_name(path.name + ".pkl")
+
+
+def find_checkpoint(fold_folder: Path, name: str | None = None) -> Path:
+    """Return the path of a checkpoint in a fold's folder.
+
+    Args:
+        fold_folder: holds `model_*.model`.
+        name: with or without `.model`; None takes the final, else the latest, else the best.
+
+    Raises:
+        DataError: there is none; the message lists those that are there.
+    """
+    names = (FINAL, LATEST, BEST) if name is None else (f"{name.removesuffix('.model')}.model",)
+    for candidate in names:
+        path = fold_folder / candidate
+        if path.is_file() and information_file(path).is_file():
+            return path
+    there = ", ".join(sorted(p.name for p in fold_folder.glob("*.model"))) or "no checkpoint"
+    raise DataError(
+        f"{fold_folder} holds no {' or '.join(names)} with its .pkl; found: {there}. Train this "
+        "fold first, or name another checkpoint"
+    )
+
+
+def save_model_file(path: Path, content: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Write `X.model` and `X.model.pkl`, each whole or not at all.
+
+    Args:
+        path: of `X.model`.
+        content: `epoch`, `state_dict` (v1 names) and whatever training wants back; tensors and
+            plain types.
+        info: v1's `init`, `name`, `class`, `plans`, and our description; plain types.
+    """
+    save_pickle(OrderedDict(info), information_file(path))
+    with atomic_path(path) as temporary:
+        torch.save(dict(content), temporary)
+
+
+def load_model_file(path: Path) -> ModelFile:
+    """Return a checkpoint of ours or of v1.
+
+    Args:
+        path: of `X.model`; `X.model.pkl` lies beside it.
+
+    Raises:
+        DataError: a file is missing, damaged, or holds more than tensors and plain types.
+    """
+    info = load_pickle(information_file(path))
+    content = load_content(path)
+    try:
+        plans, stage = plans_from_v1(info["plans"]), int(info["init"][STAGE])
+        weights, epoch = content["state_dict"], int(content["epoch"])
+    except (KeyError, IndexError) as error:
+        raise DataError(f"{path} lacks the entry {error}; is it a checkpoint of nnU-Net?") from None
+    return ModelFile(
+        path=path,
+        state_dict=without_module(weights),
+        epoch=epoch,
+        content=content,
+        info=info,
+        plans=plans,
+        stage=stage,
+    )
+
+
+def load_content(path: Path) -> dict[str, Any]:
+    """Return the content of `X.model`, tensors on the CPU.
+
+    Raises:
+        DataError: it is missing, damaged, or holds more than tensors and plain types.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    try:
+        with _numpy_scalars_allowed():
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path} cannot be read as a checkpoint ({reason}). It is damaged, or asks to execute "
+            "code, which is refused"
+        ) from None
+    return content
+
+
+def without_module(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Return weights without the `module.` that data-parallel training puts before each name."""
+    return OrderedDict((name.removeprefix("module."), v) for name, v in state_dict.items())
+
+
+@contextmanager
+def _numpy_scalars_allowed() -> Iterator[None]:
+    """Let torch's weights-only reader make numpy numbers, inside the block only."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_ALLOWED)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _scalar_function(module: str) -> Callable[..., Any]:
+    """Return numpy's maker of scalars under the module name that a file may call it by."""
+    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
+
+    def scalar(dtype: np.dtype[Any], data: bytes = b"") -> Any:
+        return core.multiarray.scalar(dtype, data)
+
+    scalar.__module__, scalar.__qualname__ = module, "scalar"
+    return scalar
+
+
+_ALLOWED: list[Any] = [
+    np.dtype,
+    *{type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")},
+    _scalar_function("numpy.core.multiarray"),
+    _scalar_function("numpy._core.multiarray"),
+]

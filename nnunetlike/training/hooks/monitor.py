@@ -1,0 +1,87 @@
+"""From training to sinks: state and reports as events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nnunetlike.monitoring import Sink
+from nnunetlike.training.hooks import EpochReport, Hook
+from nnunetlike.training.loop import TrainLoop
+from nnunetlike.training.state import TrainState
+
+
+class Events:
+    """Passes events to several sinks, in order."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.sinks = tuple(sinks)
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        """Send one event to every sink."""
+        event = {"event": kind, **facts}
+        for sink in self.sinks:
+            sink.write(event)
+
+
+class Monitor(Hook):
+    """Tells sinks of the start, of every step and of every epoch."""
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+
+    def on_fit_start(self, loop: TrainLoop, state: TrainState) -> None:
+        """Tell where training starts, with the history of earlier runs."""
+        self.events.tell(
+            "start",
+            epoch=state.epoch,
+            epochs=loop.recipe.epochs,
+            lr=loop.recipe.optimizer.rate(state.epoch, loop.recipe.epochs),
+            history={
+                "train_loss": list(state.train_losses),
+                "val_loss": list(state.val_losses),
+                "metric": list(state.metrics),
+            },
+        )
+
+    def on_step_end(self, loop: TrainLoop, state: TrainState, step: int, total: int) -> None:
+        """Tell the number of the step; losses stay on the device until the epoch ends."""
+        self.events.tell("step", epoch=state.epoch, step=step, total=total)
+
+    def on_epoch_end(self, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
+        """Tell what the epoch was like, in plain types."""
+        self.events.tell(
+            "epoch",
+            epoch=report.epoch,
+            epochs=loop.recipe.epochs,
+            train_loss=report.train_loss,
+            val_loss=report.val_loss,
+            dice=list(report.dice),
+            metric=state.metrics[-1] if state.metrics else None,
+            val_average=state.val_average,
+            lr=report.lr,
+            next_lr=report.next_lr,
+            wait_s=round(report.wait_s, 3),
+            compute_s=round(report.compute_s, 3),
+            total_s=round(report.total_s, 3),
+            eta_s=round(report.total_s * (loop.recipe.epochs - state.epoch), 1),
+        )
+
+
+class Stopwatch(Hook):
+    """Tells how long each epoch took with everything that other hooks did; comes last."""
+
+    def __init__(self, events: Events) -> None:
+        self.events = events
+        self._begin = time.monotonic()
+
+    def on_fit_start(self, loop: TrainLoop, state: TrainState) -> None:
+        """Start the watch."""
+        self._begin = time.monotonic()
+
+    def on_epoch_end(self, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
+        """Tell the time since the last epoch ended."""
+        now = time.monotonic()
+        self.events.tell("epoch_took", epoch=report.epoch, seconds=now - self._begin)
+        self._begin = now

@@ -1,0 +1,89 @@
+"""A trainer as a value: which network, which loss, how long, how."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from nnunetlike.core.errors import UsageError
+from nnunetlike.core.specs import spec_to_dict
+from nnunetlike.networks import NETWORKS, NetworkSpec
+from nnunetlike.training.optimizers import OptimizerSpec
+
+
+class ObjectiveSpec(Protocol):
+    """Settings of an objective (a frozen dataclass)."""
+
+    def build(self, network: nn.Module, *, batch_dice: bool) -> nn.Module:
+        """Return the network and its loss in one module."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerRecipe:
+    """Everything that a trainer's name stands for.
+
+    Options of a command line are applied by `dataclasses.replace`, so one resolved recipe describes
+    a run.
+    """
+
+    name: str
+    network: NetworkSpec
+    objective: ObjectiveSpec
+    optimizer: OptimizerSpec
+    epochs: int = 1000
+    iterations: int = 250
+    """Training batches of an epoch."""
+
+    val_iterations: int = 50
+    """Validation batches of an epoch."""
+
+    oversample: float = 0.33
+    """Share of the patches of a batch that must hold foreground."""
+
+    batch_size: int | None = None
+    """Patches per step over all processes; None: as planned."""
+
+    batch_per_process: Literal["plan", "shared"] = "plan"
+    """With several processes: each takes the whole planned batch, or they share it."""
+
+    save_every: int = 50
+    """Epochs between two saves of `model_latest`."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "iterations", "val_iterations", "save_every"):
+            self._at_least_one(name, getattr(self, name))
+        if self.batch_size is not None:
+            self._at_least_one("batch_size", self.batch_size)
+
+    def _at_least_one(self, name: str, value: int) -> None:
+        if value < 1:
+            raise UsageError(f"{self.name}: {name} is {value}, but must be 1 or more")
+
+    def with_base_features(self, count: int) -> TrainerRecipe:
+        """Return the recipe with another number of features at the full resolution.
+
+        Raises:
+            UsageError: the number is below 1, or the network does not let it be chosen.
+        """
+        self._at_least_one("base_num_features", count)
+        if "base_features" not in {field.name for field in fields(self.network)}:
+            raise UsageError(f"{self.name}: the number of features of its network is fixed")
+        return replace(self, network=replace(self.network, base_features=count))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the recipe in plain types, for debug.json."""
+        parts = ("network", "objective", "optimizer")
+        plain = {key: value for key, value in asdict(self).items() if key not in parts}
+        return {
+            **plain,
+            "network": spec_to_dict(self.network, NETWORKS),
+            "objective": _settings(self.objective),
+            "optimizer": _settings(self.optimizer),
+        }
+
+
+def _settings(spec: Any) -> dict[str, Any]:
+    return {"name": type(spec).__name__, **asdict(spec)}
