@@ -1,0 +1,146 @@
+"""Predicted label maps against reference label maps, case by case, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError, ShapeError, UsageError
+from nnunetlike.core.folders import visible_files
+from nnunetlike.core.parallel import process_map
+from nnunetlike.core.typing import LabelMap, Spacing
+from nnunetlike.data.dataset import SUFFIX
+from nnunetlike.data.imageio import format_of
+from nnunetlike.evaluation.confusion import confusion
+from nnunetlike.evaluation.metrics import Comparison, chosen_metrics
+from nnunetlike.evaluation.summary import CaseScores, Summary
+
+Label = int | tuple[int, ...]
+"""One label value, or the values whose union is a region."""
+
+Labels = Sequence[Label] | Mapping[Label, str]
+"""What to score; a mapping also gives each structure its name in summary.json."""
+
+
+def evaluate_pairs(
+    pairs: Sequence[tuple[Path, Path]],
+    labels: Labels,
+    *,
+    processes: int,
+    advanced: bool = False,
+    title: str = "evaluating",
+) -> Summary:
+    """Return the scores of pairs of files.
+
+    Args:
+        pairs: prediction and reference of each case.
+        labels: label values (0 for background too, if wanted) and regions (tuples of values).
+        processes: most worker processes; 0 or 1 computes in this process.
+        advanced: also compute the costly metrics (Hausdorff Distance 95).
+        title: what the progress bar says; no bar when empty.
+
+    Raises:
+        UsageError: there is nothing to score.
+        DataError: a file is missing, cannot be read, or a pair differs in shape.
+    """
+    if not pairs or not labels:
+        raise UsageError("nothing to evaluate: give at least one case and one label")
+    evaluate = partial(_evaluate_files, structures=_structures(labels), advanced=advanced)
+    cases = process_map(evaluate, pairs, processes=processes, name=_case_name, title=title)
+    return Summary(tuple(cases))
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Path,
+    labels: Labels,
+    *,
+    processes: int,
+    advanced: bool = False,
+    title: str = "evaluating",
+) -> Summary:
+    """Return the scores of all cases of two folders whose file names are the same.
+
+    Raises:
+        DataError: a folder is missing or empty, or a case is in one of them only.
+    """
+    for folder in (predictions, references):
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder")
+    predicted = {path.name for path in visible_files(predictions, SUFFIX)}
+    wanted = {path.name for path in visible_files(references, SUFFIX)}
+    if not wanted:
+        raise DataError(f"{references} holds no {SUFFIX} file")
+    if predicted != wanted:
+        raise DataError(
+            "predictions and references must be the same cases. "
+            + _only_in(references, wanted - predicted)
+            + _only_in(predictions, predicted - wanted)
+            + "Predict the missing cases, or move the others away"
+        )
+    pairs = [(predictions / name, references / name) for name in sorted(wanted)]
+    return evaluate_pairs(pairs, labels, processes=processes, advanced=advanced, title=title)
+
+
+def score_case(
+    prediction: LabelMap,
+    reference: LabelMap,
+    spacing: Spacing,
+    structures: Mapping[str, tuple[int, ...]],
+    *,
+    advanced: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Return the metrics of each structure of one case.
+
+    Args:
+        prediction: label map, (D, H, W).
+        reference: label map, (D, H, W).
+        spacing: distance between voxel centres along D, H, W, in mm.
+        structures: label values of each structure, by name.
+        advanced: also compute the costly metrics.
+
+    Raises:
+        ShapeError: the shapes differ.
+    """
+    metrics = chosen_metrics(advanced=advanced)
+    every = [value for members in structures.values() for value in members]
+    matrix = confusion(reference, prediction, every)
+    scores: dict[str, dict[str, float]] = {}
+    for name, members in structures.items():
+        case = Comparison(matrix.counts(members), members, prediction, reference, spacing)
+        scores[name] = {metric: found.measure(case) for metric, found in metrics.items()}
+    return scores
+
+
+def _structures(labels: Labels) -> dict[str, tuple[int, ...]]:
+    names = labels if isinstance(labels, Mapping) else {label: str(label) for label in labels}
+    return {
+        str(name): label if isinstance(label, tuple) else (int(label),)
+        for label, name in names.items()
+    }
+
+
+def _evaluate_files(
+    pair: tuple[Path, Path], *, structures: Mapping[str, tuple[int, ...]], advanced: bool
+) -> CaseScores:
+    predicted, wanted = pair
+    prediction, geometry = format_of(predicted).read_label(predicted)
+    reference, _ = format_of(wanted).read_label(wanted)
+    try:
+        scores = score_case(prediction, reference, geometry.spacing, structures, advanced=advanced)
+    except ShapeError as error:
+        raise ShapeError(f"{predicted} against {wanted}: {error}") from None
+    return CaseScores(str(predicted), str(wanted), scores)
+
+
+def _case_name(pair: tuple[Path, Path]) -> str:
+    return pair[0].name.removesuffix(SUFFIX)
+
+
+def _only_in(folder: Path, names: set[str], limit: int = 10) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:limit])
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"Only in {folder}: {shown}{more}. "

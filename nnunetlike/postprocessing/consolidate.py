@@ -1,0 +1,144 @@
+"""The validation predictions of all folds of a model, pooled for one common postprocessing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.folders import atomic_folder, visible_files
+from nnunetlike.core.paths import fold_name
+from nnunetlike.core.typing import JSON
+from nnunetlike.data.dataset import SUFFIX
+from nnunetlike.evaluation.evaluator import evaluate_pairs
+from nnunetlike.evaluation.summary import CaseScores, Summary, read_summary
+from nnunetlike.postprocessing.determine import determine_postprocessing
+
+POOLED = "cv_niftis_raw"
+POOLED_FINAL = "cv_niftis_postprocessed"
+REFERENCES = "gt_niftis"
+
+
+@dataclass(frozen=True)
+class Consolidated:
+    """What the folds gave together."""
+
+    folds: tuple[str, ...]
+    """Folder names."""
+
+    cases: int
+    references: int
+    """Cases that have a reference: more than `cases` if folds are missing."""
+
+    postprocessing: JSON
+
+
+def consolidate(
+    model: Path,
+    references: Path,
+    *,
+    folds: Sequence[int | str] | None = None,
+    validation: str = "validation_raw",
+    classes: Sequence[int] | None = None,
+    processes: int,
+) -> Consolidated:
+    """Pool the validation predictions of a model's folds and determine their postprocessing.
+
+    Writes into the model folder, each whole or not at all: `cv_niftis_raw` (copies of the
+    predictions and their summary.json), `cv_niftis_postprocessed` and `postprocessing.json`.
+
+    Args:
+        model: folder that holds the folds.
+        references: folder with a reference label map for every prediction.
+        folds: fold numbers, or `all`; None takes every numbered fold with predictions, or `all`
+            where there is no other.
+        validation: name of the predictions' folder in each fold.
+        classes: foreground labels; those of the folds' summary.json if None.
+        processes: most worker processes; 0 or 1 computes in this process.
+
+    Raises:
+        UsageError: a fold has no predictions, or two folds predicted the same case.
+        DataError: references are missing.
+    """
+    chosen = _folds(model, folds, validation)
+    files = _files(chosen, validation)
+    labels = list(classes) if classes is not None else _scored(chosen[0] / validation)
+    with atomic_folder(model / POOLED) as folder:
+        _pool(files, folder, model / POOLED, references, labels, processes)
+    found = determine_postprocessing(
+        model,
+        references,
+        raw=POOLED,
+        final=POOLED_FINAL,
+        classes=[label for label in labels if label not in (0, 99)],
+        processes=processes,
+    )
+    total = len(visible_files(references, SUFFIX))
+    return Consolidated(tuple(fold.name for fold in chosen), len(files), total, found)
+
+
+def _folds(model: Path, folds: Sequence[int | str] | None, validation: str) -> list[Path]:
+    if not model.is_dir():
+        raise UsageError(f"{model} does not exist; train the model first")
+    if folds is not None:
+        chosen = [model / fold_name(fold) for fold in folds]
+        missing = [fold.name for fold in chosen if not (fold / validation).is_dir()]
+    else:
+        numbered = [entry for entry in model.iterdir() if re.fullmatch(r"fold_\d+", entry.name)]
+        numbered.sort(key=lambda entry: int(entry.name.removeprefix("fold_")))
+        chosen = [fold for fold in numbered or [model / "all"] if (fold / validation).is_dir()]
+        missing = []
+    if missing or not chosen:
+        who = ", ".join(missing) or "every fold"
+        raise UsageError(
+            f"{model}: {who} lacks the folder {validation}. Validate first: nnUNet_train … -val"
+        )
+    return chosen
+
+
+def _files(folds: Sequence[Path], validation: str) -> list[Path]:
+    """Return the predictions of all folds, sorted by name; each case once."""
+    by_name: dict[str, Path] = {}
+    for fold in folds:
+        for path in visible_files(fold / validation, SUFFIX):
+            if path.name in by_name:
+                raise UsageError(
+                    f"{path.name} was predicted by {by_name[path.name].parent.parent.name} and by "
+                    f"{fold.name}; choose folds that validate each case once with -f"
+                )
+            by_name[path.name] = path
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def _scored(folder: Path) -> list[int]:
+    summary = folder / "summary.json"
+    labels = [int(name) for name in read_summary(summary).structures if name.isdigit()]
+    if not labels:
+        raise DataError(f"{summary} scores no label; validate again")
+    return labels
+
+
+def _pool(
+    files: Sequence[Path],
+    folder: Path,
+    home: Path,
+    references: Path,
+    labels: Sequence[int],
+    processes: int,
+) -> None:
+    """Copy the predictions into `folder` and write their summary.json, with paths in `home`."""
+    missing = [path.name for path in files if not (references / path.name).is_file()]
+    if missing:
+        raise DataError(f"{references} lacks the references {', '.join(missing[:10])}")
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    pairs = [(path, references / path.name) for path in files]
+    found = evaluate_pairs(pairs, labels, processes=processes)
+    moved = (
+        CaseScores(str(home / Path(case.prediction).name), case.reference, case.scores)
+        for case in found.cases
+    )
+    Summary(tuple(moved)).write(folder / "summary.json")

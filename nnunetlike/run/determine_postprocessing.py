@@ -1,0 +1,94 @@
+"""nnUNet_determine_postprocessing: find the postprocessing of a model from its validations."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.parallel import default_processes
+from nnunetlike.core.paths import (
+    CONFIGURATIONS,
+    DEFAULT_PLANS,
+    DEFAULT_TRAINER,
+    model_folder,
+    parse_fold,
+    preprocessed,
+    task_name,
+)
+from nnunetlike.postprocessing.consolidate import REFERENCES, Consolidated, consolidate
+from nnunetlike.run.command_line import CommandParser, run_command
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser(
+        prog="nnUNet_determine_postprocessing",
+        description="Pools the validation predictions of a model's folds into cv_niftis_raw, finds "
+        "out which labels gain when only their largest component is kept, and writes "
+        "postprocessing.json into the model folder, where prediction looks for it.",
+    )
+    parser.add_argument("-m", required=True, choices=CONFIGURATIONS, help="configuration")
+    parser.add_argument("-t", required=True, help="task name or number")
+    parser.add_argument("-tr", default=DEFAULT_TRAINER, help="trainer")
+    parser.add_argument("-pl", default=DEFAULT_PLANS, help="plans identifier")
+    parser.add_argument("-val", default="validation_raw", help="folder of each fold to take")
+    parser.add_argument(
+        "-f", nargs="+", metavar="FOLD", help="folds to take; all that have predictions if omitted"
+    )
+    parser.add_argument(
+        "-num_processes", type=int, default=default_processes(), help="worker processes"
+    )
+    return parser
+
+
+def determine(args: argparse.Namespace) -> None:
+    """Determine the postprocessing and say what it is."""
+    task = task_name(args.t)
+    model = model_folder(args.m, task, args.tr, args.pl)
+    found = consolidate(
+        model,
+        _references(model, task),
+        folds=None if args.f is None else [parse_fold(fold) for fold in args.f],
+        validation=args.val,
+        processes=args.num_processes,
+    )
+    _report(found, model)
+
+
+def _references(model: Path, task: str) -> Path:
+    """Return the folder of references: the model's own copy, else that of the preprocessed task."""
+    copied = model / REFERENCES
+    if copied.is_dir():
+        return copied
+    original = preprocessed() / task / "gt_segmentations"
+    if original.is_dir():
+        return original
+    raise DataError(
+        f"no references: neither {copied} nor {original} exists. Validate a fold, or preprocess "
+        "the task again"
+    )
+
+
+def _report(found: Consolidated, model: Path) -> None:
+    content = found.postprocessing
+    print(f"{found.cases} cases of {', '.join(found.folds)}")
+    if found.cases < found.references:
+        print(
+            f"note: {found.references - found.cases} of {found.references} cases have no "
+            "prediction yet; run this command again when the other folds are validated"
+        )
+    for label, before in content["dc_per_class_raw"].items():
+        together = content["dc_per_class_pp_all"][label]
+        alone = content["dc_per_class_pp_per_class"].get(label)
+        line = f"label {label}: Dice {before:.4f}, largest foreground component {together:.4f}"
+        print(line if alone is None else f"{line}, then its own largest component {alone:.4f}")
+    chosen = content["for_which_classes"]
+    verdict = f"the largest component is kept of {chosen}" if chosen else "nothing is removed"
+    print(f"{verdict}; written to {model / 'postprocessing.json'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(determine, build_parser(), argv)

@@ -1,0 +1,72 @@
+"""nnUNet_evaluate_folder: score a folder of predictions against a folder of references."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetlike.core.parallel import default_processes
+from nnunetlike.evaluation.evaluator import evaluate_folder
+from nnunetlike.evaluation.summary import Summary
+from nnunetlike.run.command_line import CommandParser, run_command
+
+COLUMNS = ("Dice", "Jaccard", "Precision", "Recall", "Hausdorff Distance 95")
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser(
+        prog="nnUNet_evaluate_folder",
+        description="Scores predicted label maps. Both folders must hold files of the same names. "
+        "Writes summary.json into the folder of the predictions.",
+    )
+    parser.add_argument("-ref", required=True, type=Path, help="folder of the references")
+    parser.add_argument("-pred", required=True, type=Path, help="folder of the predictions")
+    parser.add_argument(
+        "-l", required=True, type=int, nargs="+", metavar="LABEL", help="label values to score"
+    )
+    parser.add_argument(
+        "--advanced", action="store_true", help="also compute the Hausdorff Distance 95, in mm"
+    )
+    parser.add_argument(
+        "-num_processes", type=int, default=default_processes(), help="worker processes"
+    )
+    return parser
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Evaluate, write summary.json and print a table."""
+    summary = evaluate_folder(
+        args.pred, args.ref, args.l, processes=args.num_processes, advanced=args.advanced
+    )
+    target = args.pred / "summary.json"
+    summary.write(target)
+    print(table(summary))
+    print(f"{len(summary.cases)} cases evaluated; all scores are in {target}")
+
+
+def table(summary: Summary) -> str:
+    """Return the mean scores as text, one line a label; n/a where no case defines a score."""
+    mean = summary.mean
+    columns = [name for name in COLUMNS if name in summary.foreground_mean]
+    rows = [*mean.items(), ("foreground", summary.foreground_mean)]
+    lines = [
+        _line("label", columns),
+        *(_line(name, [_number(s[c]) for c in columns]) for name, s in rows),
+    ]
+    return "\n".join(lines)
+
+
+def _line(first: str, cells: Sequence[str]) -> str:
+    return f"{first:<12}" + "".join(f"{cell:>12}" for cell in cells)
+
+
+def _number(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.4f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(evaluate, build_parser(), argv)
