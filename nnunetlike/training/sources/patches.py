@@ -1,0 +1,247 @@
+"""Random patches of preprocessed cases, some of them around foreground, augmented or not.
+
+Axes: C channels, then D, H, W; in 2D a patch is one slice of D and loses that axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunetlike.core import seeding
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.typing import FloatArray, IntArray, LabelMap, Size
+from nnunetlike.data.store import CaseStore
+from nnunetlike.plans.plans import StagePlan
+from nnunetlike.training.augmentation import policies, spatial
+from nnunetlike.training.augmentation.policies import AugmentationPolicy, Changes
+from nnunetlike.training.augmentation.spatial import Span
+from nnunetlike.training.sources import ArrayBatch
+
+RECORDS_KEPT = 1000
+"""Data sets of at most so many cases keep their class locations in memory."""
+
+Locations = Mapping[int, IntArray]
+Image = npt.NDArray[np.float32]
+Label = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGrid:
+    """Where patches may lie in a case: v1's rule of bounds, three axes.
+
+    `read` voxels are read and `final` of them remain; a 2D grid has 1 along axis 0 in both.
+    """
+
+    read: Size
+    final: Size
+
+    def bounds(self, shape: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Return the lowest and the highest start of a patch in a case of `shape`, inclusive."""
+        lowest, highest = [], []
+        for size, read, final in zip(shape, self.read, self.final, strict=True):
+            need = max(read - final, read - size)
+            lowest.append(-need // 2)
+            highest.append(size + need // 2 + need % 2 - read)
+        return lowest, highest
+
+    def anywhere(self, shape: Sequence[int], rng: np.random.Generator) -> list[int]:
+        """Return a start drawn uniformly within the bounds."""
+        low, high = self.bounds(shape)
+        return [int(rng.integers(a, b, endpoint=True)) for a, b in zip(low, high, strict=True)]
+
+    def around(self, shape: Sequence[int], voxel: Sequence[int]) -> list[int]:
+        """Return the start of the patch whose middle is `voxel`, not below the lowest start."""
+        low, _ = self.bounds(shape)
+        return [
+            max(a, int(v) - size // 2) for a, v, size in zip(low, voxel, self.read, strict=True)
+        ]
+
+
+def forced_foreground(batch_size: int, share: float) -> tuple[bool, ...]:
+    """Return for each sample of a batch whether it must show foreground: the last `share`.
+
+    Source: nnU-Net v1 (get_do_oversample); Python's rounding, half to even.
+    """
+    return tuple(j >= round(batch_size * (1 - share)) for j in range(batch_size))
+
+
+def draw_foreground_voxel(
+    locations: Locations, rng: np.random.Generator, *, by_slice: bool
+) -> tuple[int, ...] | None:
+    """Return a voxel (3 axes) of a class drawn uniformly from those present, or None without any.
+
+    Args:
+        locations: sampled voxels (n, 3) by class, all above 0.
+        rng: advanced.
+        by_slice: draw the slice of axis 0 first, uniformly from those that show the class.
+    """
+    present = [label for label, voxels in locations.items() if len(voxels)]
+    if not present:
+        return None
+    voxels = locations[present[int(rng.integers(len(present)))]]
+    if by_slice:
+        slices = np.unique(voxels[:, 0])
+        voxels = voxels[voxels[:, 0] == slices[rng.integers(len(slices))]]
+    return tuple(int(v) for v in voxels[rng.integers(len(voxels))])
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """Batches of patches; batch and sample are functions of the seed and their numbers.
+
+    Args:
+        store: preprocessed cases.
+        case_ids: the cases to draw from, uniformly with replacement.
+        stage: gives the patch size.
+        classes: labels that forced samples may be drawn around; 0 is left out.
+        batch_size: samples per batch.
+        seed: of all draws.
+        augmentation: None gives plain patches of the final size, for validation.
+        oversample: share of each batch that must show foreground.
+        use_mask_for_norm: channels that are set to 0 outside the non-zero region after
+            augmentation.
+        unpacked: read `ID.npy`, of which only the patch is touched, where it exists.
+
+    Raises:
+        DataError: there are no cases.
+    """
+
+    store: CaseStore
+    case_ids: Sequence[str]
+    stage: StagePlan
+    classes: Sequence[int]
+    batch_size: int = field(kw_only=True)
+    seed: int = field(kw_only=True)
+    augmentation: AugmentationPolicy | None = field(kw_only=True)
+    oversample: float = field(default=0.33, kw_only=True)
+    use_mask_for_norm: Mapping[int, bool] = field(default_factory=dict, kw_only=True)
+    unpacked: bool = field(default=True, kw_only=True)
+    _known: dict[str, Locations] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        if not self.case_ids:
+            raise DataError(
+                f"{self.store.folder}: no cases to draw patches from. Look at the split, or run "
+                "the preprocessing again"
+            )
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the memory of class locations behind: every process fills its own."""
+        return {**self.__dict__, "_known": {}}
+
+    @property
+    def grid(self) -> PatchGrid:
+        """Size of the patches that are read and that remain, three axes."""
+        patch, policy = self.stage.patch_size, self.augmentation
+        read = policy.generator_patch_size(patch) if policy else patch
+        lead = (1,) * (3 - len(patch))
+        return PatchGrid(read=lead + tuple(read), final=lead + tuple(patch))
+
+    def batch(self, index: int) -> ArrayBatch:
+        """Return batch number `index`.
+
+        Raises:
+            DataError: a case cannot be read or was not preprocessed for training.
+        """
+        samples = [
+            self._sample(seeding.stream(self.seed, index, j), forced)
+            for j, forced in enumerate(forced_foreground(self.batch_size, self.oversample))
+        ]
+        return ArrayBatch(
+            image=np.stack([image for image, _, _ in samples]),
+            label=np.stack([label for _, label, _ in samples]),
+            case_ids=[case_id for _, _, case_id in samples],
+        )
+
+    def _sample(self, rng: np.random.Generator, forced: bool) -> tuple[Image, Label, str]:
+        """Return one patch: image, label and the identifier of its case."""
+        case_id = self.case_ids[int(rng.integers(len(self.case_ids)))]
+        data = self.store.load(case_id, unpacked=self.unpacked)
+        data = data[:, None] if data.ndim == 3 else data  # a single slice
+        start = self._start(case_id, data.shape[1:], forced, rng)
+        if self.augmentation is None:
+            image, label = _read(data, start, _whole(self.grid.final))
+            return (*policies.finish(*self._squeezed(image, label), Changes(), {}), case_id)
+        changes = policies.draw(self.augmentation, len(data) - 1, rng)
+        image, label = self._placed(data, start, changes)
+        image = policies.change_intensities(
+            image, changes, rng, in_plane=self.augmentation.in_plane
+        )
+        return (*policies.finish(image, label, changes, self.use_mask_for_norm), case_id)
+
+    def _start(
+        self, case_id: str, shape: Sequence[int], forced: bool, rng: np.random.Generator
+    ) -> list[int]:
+        """Return the first voxel of the patch to read."""
+        flat = self.stage.dimension == 2
+        voxel = (
+            draw_foreground_voxel(self._locations(case_id), rng, by_slice=flat) if forced else None
+        )
+        if voxel is None:
+            return self.grid.anywhere(shape, rng)
+        return self.grid.around(shape, voxel)
+
+    def _placed(
+        self, data: FloatArray, start: Sequence[int], changes: Changes
+    ) -> tuple[Image, LabelMap]:
+        """Return the patch in its final size: resampled, or the middle of what could be read."""
+        grid, affine = self.grid, changes.affine
+        if affine is None:
+            spans = spatial.centre_spans(grid.read, grid.final)
+            return self._squeezed(*_read(data, start, spans))
+        axes = len(affine.matrix)
+        spans = (
+            *_whole(grid.read[: 3 - axes]),
+            *spatial.source_spans(affine, grid.read[-axes:], grid.final[-axes:]),
+        )
+        return spatial.resample(
+            *self._squeezed(*_read(data, start, spans)),
+            affine,
+            self.stage.patch_size,
+            shape=grid.read[-self.stage.dimension :],
+            origin=[low for low, _ in spans][-self.stage.dimension :],
+        )
+
+    def _squeezed(self, image: Image, label: LabelMap) -> tuple[Image, LabelMap]:
+        """Return the patch without the axis that a 2D network does not have."""
+        return (image[:, 0], label[0]) if self.stage.dimension == 2 else (image, label)
+
+    def _locations(self, case_id: str) -> Locations:
+        """Return the sampled foreground voxels of a case, from memory if it was seen before."""
+        if case_id in self._known:
+            return self._known[case_id]
+        found = self.store.record(case_id).class_locations
+        if found is None:
+            raise DataError(
+                f"{case_id}: its properties have no class_locations ({self.store.folder}). "
+                "Preprocess the task again"
+            )
+        locations = {
+            label: _compact(found[label]) for label in self.classes if label > 0 and label in found
+        }
+        if len(self.case_ids) <= RECORDS_KEPT:
+            self._known[case_id] = locations
+        return locations
+
+
+def _read(data: FloatArray, start: Sequence[int], spans: Sequence[Span]) -> tuple[Image, LabelMap]:
+    """Return image and label of a box, given relative to `start`; beyond the case 0 and -1."""
+    box = [(s + low, s + high) for s, (low, high) in zip(start, spans, strict=True)]
+    image = spatial.cut(data[:-1], box, 0).astype(np.float32, copy=False)
+    return image, spatial.cut(data[-1], box, -1).astype(np.int16)
+
+
+def _whole(size: Size) -> tuple[Span, ...]:
+    return tuple((0, n) for n in size)
+
+
+def _compact(voxels: IntArray) -> IntArray:
+    """Return the same coordinates in the smallest type that holds them."""
+    small = len(voxels) == 0 or voxels.max() <= np.iinfo(np.int16).max
+    return voxels.astype(np.int16 if small else np.int32)
