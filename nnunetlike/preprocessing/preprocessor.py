@@ -1,0 +1,176 @@
+"""One case on its way to the network: read, crop, transpose, resample, normalise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nnunetlike.core.errors import PlanError, ShapeError
+from nnunetlike.core.typing import FloatArray, LabelMap, Shape3, Spacing3
+from nnunetlike.data.case import CaseFiles
+from nnunetlike.data.imageio import format_of
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.preprocessing.class_locations import sample_class_locations
+from nnunetlike.preprocessing.cropping import Cropped, crop_to_nonzero
+from nnunetlike.preprocessing.label_resampling import resample_label
+from nnunetlike.preprocessing.normalization import normalize
+from nnunetlike.preprocessing.resampling import resample_image, separate_axis
+
+KEEPS_THROUGH_PLANE = {"GenericPreprocessor": False, "PreprocessorFor2D": True}
+"""By v1's name of the preprocessor: does the first (transposed) axis keep its own spacing?"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A case as the network sees it. Axes are transposed and resampled."""
+
+    image: FloatArray
+    """(C, d, h, w) float32, normalised."""
+
+    label: LabelMap
+    """(d, h, w) int16; -1 is outside the non-zero mask."""
+
+    record: CaseRecord
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Brings cropped cases to one stage of the plans.
+
+    Args:
+        plans: of the data set the network was, or will be, trained on.
+        stage: number of the stage.
+
+    Raises:
+        PlanError: the plans have no such stage, or ask for a preprocessor that is not known.
+    """
+
+    plans: Plans
+    stage: int
+
+    def __post_init__(self) -> None:
+        if self.stage not in self.plans.stages:
+            raise PlanError(
+                f"the plans have no stage {self.stage}; they have {sorted(self.plans.stages)}"
+            )
+        if self.plans.preprocessor_name not in KEEPS_THROUGH_PLANE:
+            raise PlanError(
+                f"the plans ask for the preprocessor {self.plans.preprocessor_name!r}; known are "
+                f"{', '.join(KEEPS_THROUGH_PLANE)}. Plan this dataset again"
+            )
+
+    @property
+    def stage_plan(self) -> StagePlan:
+        """The plan of the stage."""
+        return self.plans.stages[self.stage]
+
+    def target_spacing(self, spacing: Spacing3) -> Spacing3:
+        """Return the spacing after resampling, given the case's own (both transposed, mm).
+
+        A 2D network sees slices one by one, so across them its cases keep their own spacing.
+        """
+        first, second, third = self.stage_plan.spacing
+        if KEEPS_THROUGH_PLANE[self.plans.preprocessor_name]:
+            return spacing[0], second, third
+        return first, second, third
+
+    def apply(
+        self, cropped: Cropped, record: CaseRecord, *, sample_classes: bool = True
+    ) -> Prepared:
+        """Return the case transposed, resampled and normalised.
+
+        Voxels that are not numbers become 0 (v1 does so in 3D only). Arguments are not changed.
+
+        Args:
+            cropped: image and label as `read_and_crop` gives them.
+            record: what is known of the case.
+            sample_classes: also draw voxels of each class, which training needs.
+        """
+        axes = self.plans.transpose_forward
+        image = _without_nan(cropped.image.transpose(0, *(1 + axis for axis in axes)))
+        label = cropped.label.transpose(axes)
+        a, b, c = (record.original_spacing[axis] for axis in axes)
+        target = self.target_spacing((a, b, c))
+        image, label = resampled(image, label, (a, b, c), target)
+        label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
+        normalized = normalize(
+            image,
+            label,
+            schemes=self.plans.normalization_schemes,
+            use_mask=self.plans.use_mask_for_norm,
+            intensities=self.plans.fingerprint.intensities,
+        )
+        locations = sample_class_locations(label, self.plans.classes) if sample_classes else None
+        depth, height, width = label.shape
+        found = record.resampled((depth, height, width), target, locations)
+        found = replace(found, use_nonzero_mask=self.plans.use_mask_for_norm)
+        return Prepared(image=normalized, label=label, record=found)
+
+
+def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
+    """Read the images and the label of a case and crop them to the non-zero region.
+
+    Args:
+        files: paths; without a label the result's label is 0 inside the mask and -1 outside.
+
+    Returns:
+        The cropped arrays, and the record that leads back to the file's grid.
+
+    Raises:
+        DataError: a file cannot be read, or the image is zero everywhere.
+        ShapeError: label and image differ in size.
+    """
+    image, geometry = format_of(files.images[0]).read(files.images)
+    label: LabelMap | None = None
+    if files.label is not None:
+        label, _ = format_of(files.label).read_label(files.label)
+        if label.shape != geometry.shape:
+            raise ShapeError(
+                f"{files.case_id}: the label has {label.shape} voxels (D, H, W) but the image "
+                f"{geometry.shape} ({files.label}). Export the label on the image grid, or take "
+                "the case out of dataset.json"
+            )
+    cropped = crop_to_nonzero(image, label)
+    depth, height, width = cropped.label.shape
+    return cropped, CaseRecord(
+        original_size=geometry.shape,
+        original_spacing=geometry.spacing,
+        image_files=tuple(str(path) for path in files.images),
+        label_file=None if files.label is None else str(files.label),
+        itk_origin=geometry.origin,
+        itk_spacing=geometry.itk_spacing,
+        itk_direction=geometry.direction,
+        crop_box=cropped.box,
+        classes=tuple(float(value) for value in np.unique(cropped.label)),
+        size_after_cropping=(depth, height, width),
+    )
+
+
+def resampled_shape(shape: Shape3, spacing: Spacing3, target: Spacing3) -> Shape3:
+    """Return a shape in voxels after resampling from `spacing` to `target` (half to even)."""
+    exact = np.array(spacing) / np.array(target) * shape
+    depth, height, width = (int(n) for n in np.round(exact))
+    return depth, height, width
+
+
+def resampled(
+    image: FloatArray, label: LabelMap, spacing: Spacing3, target: Spacing3
+) -> tuple[FloatArray, LabelMap]:
+    """Return an image (C, D, H, W) and its label (D, H, W) at another spacing (mm).
+
+    Cubic splines for the image, linear for the label; along a coarse axis nearest neighbour.
+    """
+    depth, height, width = label.shape
+    shape = resampled_shape((depth, height, width), spacing, target)
+    axis = separate_axis(spacing, target)
+    return (
+        resample_image(image, shape, order=3, axis=axis, order_z=0),
+        resample_label(label, shape, order=1, axis=axis, order_z=0),
+    )
+
+
+def _without_nan(image: FloatArray) -> FloatArray:
+    missing = np.isnan(image)
+    return np.where(missing, np.float32(0), image) if missing.any() else image
