@@ -81,7 +81,7 @@ class Architecture:
         return max(self.conv_per_stage, 2)
 
     def encoder(self) -> nn.ModuleList:
-        """Return one stack of units per level; a level begins with a strided unit, not a pooling."""
+        """Return one stack of units per level; levels begin with a strided unit, not a pooling."""
         pools, kernels = self.topology.pool_op_kernel_sizes, self.topology.conv_kernel_sizes
         strides = ((1,) * self.topology.dimension, *pools)
         inputs = (self.channels, *self.features)
