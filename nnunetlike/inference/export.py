@@ -1,0 +1,195 @@
+"""From probabilities on the network's grid to a label file on the grid of the source image.
+
+Axes: probabilities (K, d, h, w) lie on the resampled grid with transposed axes, as the network saw
+the image; label maps (D, H, W) on the grid and in the axis order of the source file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunetlike.core.serialization import atomic_path, save_pickle
+from nnunetlike.core.typing import LabelMap, Shape3
+from nnunetlike.data.geometry import Geometry
+from nnunetlike.data.imageio import format_of
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.store import save_npz
+from nnunetlike.plans.plans import Plans
+from nnunetlike.postprocessing.determine import apply_postprocessing
+from nnunetlike.preprocessing.cropping import uncrop
+from nnunetlike.preprocessing.label_export import resampled_argmax
+from nnunetlike.preprocessing.label_resampling import resample_label
+from nnunetlike.preprocessing.resampling import resample_image, separate_axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How predictions return to the source grid."""
+
+    transpose_backward: tuple[int, int, int] = (0, 1, 2)
+    """Which network axis becomes each axis of the file."""
+
+    order: int = 1
+    """Spline order of the interpolation."""
+
+    order_z: int = 0
+    """Order along the axis that is handled separately."""
+
+    force_separate_z: bool | None = None
+    """Handle the coarsest axis separately: yes, no, or where spacings ask for it (None)."""
+
+    regions: tuple[int, ...] | None = None
+    """Label of each channel when channels are regions (v1's regions_class_order); else None."""
+
+    @classmethod
+    def of(cls, plans: Plans) -> ExportSettings:
+        """Return the settings of plans; `segmentation_export_params` overrides the defaults."""
+        asked = plans.extra.get("segmentation_export_params") or {}
+        return cls(
+            transpose_backward=plans.transpose_backward,
+            order=int(asked.get("interpolation_order", 1)),
+            order_z=int(asked.get("interpolation_order_z", 0)),
+            force_separate_z=asked.get("force_separate_z"),
+        )
+
+    def axis(self, record: CaseRecord) -> int | None:
+        """Return the file axis that is resampled separately, or None.
+
+        nnU-Net v1 looks at the source spacing first, then at the spacing of the network's grid,
+        but reads the latter in transposed order, so with permuted axes it may pick a wrong one.
+        Here it is brought into file order first; both agree wherever axes are not permuted, or the
+        source spacing decides.
+        """
+        target = record.spacing_after_resampling or record.original_spacing
+        a, b, c = (target[axis] for axis in self.transpose_backward)
+        return separate_axis(record.original_spacing, (a, b, c), self.force_separate_z)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where one prediction is written and what is done on the way."""
+
+    path: Path
+    """Label file; its suffix chooses the format."""
+
+    save_npz: bool = False
+    """Also write `ID.npz` (probabilities) and `ID.pkl` (properties) beside it."""
+
+    postprocessing: dict[str, Any] | None = None
+    """Content of a postprocessing.json to apply before the file gets its name."""
+
+
+def export_probabilities(
+    probabilities: npt.NDArray[np.float32],
+    record: CaseRecord,
+    settings: ExportSettings,
+    destination: Destination,
+) -> None:
+    """Write the most probable label of every voxel on the source grid.
+
+    The probabilities are never held at full resolution, so memory does not grow with the number of
+    classes; only `save_npz` does that (2·K bytes per voxel of the cropped source).
+
+    Args:
+        probabilities: (K, d, h, w) on the network's grid.
+        record: what preprocessing did to the case.
+        settings: interpolation and axes.
+        destination: file and extras.
+    """
+    probabilities = _to_file_axes(probabilities, settings)
+    if destination.save_npz:
+        _save_probabilities(probabilities, record, settings, destination.path)
+    label = resampled_argmax(
+        probabilities,
+        record.size_after_cropping,
+        order=settings.order,
+        axis=settings.axis(record),
+        order_z=settings.order_z,
+        regions=settings.regions,
+    )
+    _write(label, record, destination)
+
+
+def export_label(
+    label: LabelMap, record: CaseRecord, settings: ExportSettings, destination: Destination
+) -> None:
+    """Write a label map (d, h, w) of the network's grid on the source grid.
+
+    Coarser than `export_probabilities` at borders, but the label map is all that travels. With
+    order 0 each voxel takes the nearest label; else labels compete as in label resampling.
+    """
+    label = label.transpose(settings.transpose_backward)
+    axis = None if settings.order == 0 else settings.axis(record)
+    resized = resample_label(
+        np.ascontiguousarray(label),
+        record.size_after_cropping,
+        order=settings.order,
+        axis=axis,
+        order_z=settings.order_z,
+    )
+    _write(resized, record, destination)
+
+
+def geometry_of(record: CaseRecord) -> Geometry:
+    """Return the grid of a case's source files."""
+    x, y, z = record.itk_spacing
+    return Geometry(
+        shape=record.original_size,
+        spacing=(z, y, x),
+        origin=record.itk_origin,
+        direction=record.itk_direction,
+        leading="single" if record.original_size[0] == 1 else "space",
+    )
+
+
+def companion(path: Path, suffix: str) -> Path:
+    """Return the file `ID` + `suffix` beside a label file `ID.nii.gz`."""
+    endings = sorted(format_of(path).suffixes, key=len, reverse=True)
+    ending = next(e for e in endings if path.name.lower().endswith(e))
+    return path.with_name(path.name[: -len(ending)] + suffix)
+
+
+def _to_file_axes(
+    probabilities: npt.NDArray[np.float32], settings: ExportSettings
+) -> npt.NDArray[np.float32]:
+    axes = (0, *(axis + 1 for axis in settings.transpose_backward))
+    return probabilities.transpose(axes)
+
+
+def _save_probabilities(
+    probabilities: npt.NDArray[np.float32],
+    record: CaseRecord,
+    settings: ExportSettings,
+    path: Path,
+) -> None:
+    """Write float16 probabilities of the cropped source grid and the case's properties."""
+    shape: Shape3 = record.size_after_cropping
+    axis = settings.axis(record)
+    resized = np.empty((len(probabilities), *shape), np.float16)
+    for k in range(len(probabilities)):  # class by class: float32 of one class at a time
+        resized[k] = resample_image(
+            probabilities[k : k + 1], shape, order=settings.order, axis=axis,
+            order_z=settings.order_z,
+        )[0]  # fmt: skip
+    save_npz(companion(path, ".npz"), {"softmax": resized})
+    properties = record.to_v1()
+    if settings.regions is not None:
+        properties["regions_class_order"] = list(settings.regions)
+    save_pickle(properties, companion(path, ".pkl"))
+
+
+def _write(label: LabelMap, record: CaseRecord, destination: Destination) -> None:
+    """Put the label into the source volume and write it; the name appears when all is done."""
+    whole = uncrop(label, record.crop_box, record.original_size)
+    path = destination.path
+    if destination.postprocessing is None:
+        format_of(path).write_label(whole, geometry_of(record), path)
+        return
+    with atomic_path(path) as temporary:
+        format_of(path).write_label(whole, geometry_of(record), temporary)
+        apply_postprocessing(temporary, temporary, destination.postprocessing)

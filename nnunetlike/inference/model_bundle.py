@@ -1,0 +1,138 @@
+"""A trained model: its plans, one network and the weights of the folds that predict together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.paths import fold_name
+from nnunetlike.inference.strategies import STRATEGIES, Strategy
+from nnunetlike.networks import NETWORKS
+from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
+from nnunetlike.networks.v1_weights import load_v1_state_dict
+from nnunetlike.plans.plans import Plans
+
+logger = logging.getLogger(__name__)
+FINAL = "model_final_checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBundle:
+    """A trained model ready to predict. The network is in memory once, the weights per fold."""
+
+    folder: Path
+    plans: Plans
+    stage: int
+    network: nn.Module
+    """In evaluation mode, giving the full resolution only."""
+
+    strategy: Strategy
+    checkpoints: tuple[Path, ...]
+    """One per fold."""
+
+    weights: tuple[Mapping[str, Any], ...]
+    """Weights of each fold under v1's names, in main memory."""
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """Names of the fold folders."""
+        return tuple(path.parent.name for path in self.checkpoints)
+
+    def networks(self, device: torch.device) -> Iterator[nn.Module]:
+        """Yield the network on `device` with the weights of each fold in turn."""
+        self.network.to(device)
+        for weights in self.weights:
+            load_v1_state_dict(self.network, weights)
+            yield self.network
+
+
+def load_bundle(
+    folder: Path, folds: Sequence[int | str] | None = None, checkpoint: str = FINAL
+) -> ModelBundle:
+    """Return the trained model of a folder `TRAINER__PLANS`.
+
+    Args:
+        folder: holds `fold_0`, ... or `all`.
+        folds: numbers or `all`; None takes every `fold_*` that has a checkpoint.
+        checkpoint: file name without `.model`; where a fold lacks it, final, latest or best is
+            taken instead, with a warning.
+
+    Raises:
+        DataError: folder, folds or checkpoints are missing; the message lists what exists.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no trained model at {folder}. {_models_nearby(folder)}")
+    chosen = _fold_folders(folder, folds)
+    checkpoints = tuple(_checkpoint(fold, checkpoint) for fold in chosen)
+    first = load_model_file(checkpoints[0])
+    rest = [load_model_file(path).state_dict for path in checkpoints[1:]]
+    return ModelBundle(
+        folder=folder,
+        plans=first.plans,
+        stage=first.stage,
+        network=first.build().eval(),
+        strategy=STRATEGIES.get(_strategy_name(first)),
+        checkpoints=checkpoints,
+        weights=(first.state_dict, *rest),
+    )
+
+
+def _strategy_name(model: ModelFile) -> str:
+    """Return the name of the network's way to predict; v1 knows one only."""
+    description = model.info.get("network")
+    if description is None:
+        return "sliding_window"
+    return NETWORKS.get(description["spec"]["name"]).strategy
+
+
+def _fold_folders(folder: Path, folds: Sequence[int | str] | None) -> list[Path]:
+    there = sorted(
+        p for p in folder.iterdir()
+        if p.is_dir() and (p.name.startswith("fold_") or p.name == "all") and any(p.glob("*.model"))
+    )  # fmt: skip
+    names = ", ".join(path.name for path in there) or "none"
+    if folds is None:
+        chosen = [path for path in there if path.name != "all"]
+        if not chosen:
+            hint = " Ask for the fold 'all'" if there else ""
+            raise DataError(
+                f"{folder} has no fold_* with a checkpoint; folds found: {names}.{hint}"
+            )
+        return chosen
+    asked = [folder / fold_name(fold) for fold in folds]
+    missing = [path.name for path in asked if path not in there]
+    if missing:
+        raise DataError(
+            f"{folder} has no checkpoint for {', '.join(missing)}; folds found: {names}. Train "
+            "them, or choose others with -f"
+        )
+    return asked
+
+
+def _checkpoint(fold: Path, name: str) -> Path:
+    wanted = fold / f"{name}.model"
+    if wanted.is_file():
+        return wanted
+    found = find_checkpoint(fold, None)
+    logger.warning("%s has no %s; taking %s instead", fold, wanted.name, found.name)
+    return found
+
+
+def _models_nearby(folder: Path) -> str:
+    """Return a sentence on the trained models of the same task and configuration."""
+    task = folder.parent
+    if task.is_dir():
+        names = sorted(p.name for p in task.iterdir() if p.is_dir())
+        return f"{task} holds: {', '.join(names) or 'nothing'}. Choose one with -tr and -p"
+    configuration = task.parent
+    if configuration.is_dir():
+        names = sorted(p.name for p in configuration.iterdir() if p.is_dir())
+        return f"Tasks trained as {configuration.name}: {', '.join(names) or 'none'}"
+    return f"Nothing was trained as {configuration.name}"

@@ -1,0 +1,216 @@
+"""A folder of images to a folder of label maps, with reading and writing in the background."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from nnunetlike.core.errors import DataError, NnunetlikeError, UsageError
+from nnunetlike.core.serialization import save_json
+from nnunetlike.core.typing import FloatArray
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.inference.background import Behind, ahead, named, worker_pool
+from nnunetlike.inference.cases import InputCase, PrepareCase, find_cases
+from nnunetlike.inference.export import (
+    Destination,
+    ExportSettings,
+    companion,
+    export_label,
+    export_probabilities,
+)
+from nnunetlike.inference.model_bundle import ModelBundle
+from nnunetlike.inference.strategies import Request
+from nnunetlike.postprocessing.determine import load_postprocessing
+from nnunetlike.preprocessing.label_export import resampled_argmax
+
+logger = logging.getLogger(__name__)
+Mode = Literal["normal", "fast", "fastest"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSettings:
+    """How a folder is predicted."""
+
+    device: torch.device
+    step_size: float = 0.5
+    mirror: bool = True
+    """Average over mirrored views."""
+
+    mode: Mode = "normal"
+    """normal resamples probabilities; fast and fastest the label map, by order 1 and order 0."""
+
+    save_npz: bool = False
+    overwrite: bool = False
+    """Predict cases again whose prediction exists."""
+
+    part: int = 0
+    parts: int = 1
+    """Predict every `parts`-th case, beginning with number `part`."""
+
+    preprocessing_processes: int = 6
+    export_processes: int = 2
+    """Worker processes; 0 works in this process."""
+
+    autocast: torch.dtype | None = None
+    accumulate_on_device: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < self.parts:
+            raise UsageError(
+                f"part_id {self.part} must be at least 0 and below num_parts {self.parts}"
+            )
+        if self.save_npz and self.mode != "normal":
+            raise UsageError(
+                f"mode {self.mode} has no probabilities on the source grid to save; use --mode "
+                "normal with --save_npz"
+            )
+
+
+def predict_folder(
+    bundle: ModelBundle, images: Path, output: Path, settings: PredictionSettings
+) -> list[Path]:
+    """Predict the cases of a folder and return the label files written.
+
+    Cases are read and preprocessed ahead and written behind in worker processes; at most as many
+    cases as there are workers, plus one, are in memory on either side.
+
+    Args:
+        bundle: the trained model; the folds' probabilities are averaged.
+        images: `ID_0000.nii.gz` ..., see `cases.find_cases`.
+        output: gets `ID.nii.gz`, `plans.pkl`, `prediction_time.txt` and, where the model has one,
+            `postprocessing.json`, which is applied.
+        settings: see there.
+
+    Raises:
+        DataError: inputs are missing, or some cases failed; the others are written then.
+        WorkerError: a worker process died.
+    """
+    begin = time.time()
+    cases = find_cases(images, bundle.plans.modalities)[settings.part :: settings.parts]
+    output.mkdir(parents=True, exist_ok=True)
+    destinations = _destinations(bundle, cases, output, settings)
+    todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
+    if len(todo) < len(cases):
+        logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
+    errors = _predict_cases(bundle, todo, destinations, settings)
+    _copy(bundle.folder / "plans.pkl", output)
+    save_json(time.time() - begin, output / "prediction_time.txt")
+    if errors:
+        raise DataError(
+            f"{len(errors)} of {len(todo)} cases failed, the others are in {output}:\n"
+            + "\n".join(f"  {error}" for error in errors)
+        )
+    return [destinations[case.case_id].path for case in todo]
+
+
+def predict_case(
+    bundle: ModelBundle, image: FloatArray, settings: PredictionSettings
+) -> npt.NDArray[np.float32]:
+    """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds."""
+    patch = bundle.plans.stages[bundle.stage].patch_size
+    request = Request(
+        patch_size=patch,
+        device=settings.device,
+        step_size=settings.step_size,
+        mirror_axes=tuple(range(len(patch))) if settings.mirror else (),
+        autocast=settings.autocast,
+        accumulate_on_device=settings.accumulate_on_device,
+    )
+    total: npt.NDArray[np.float32] | None = None
+    for network in bundle.networks(settings.device):
+        found = bundle.strategy(network, image, request)
+        total = found if total is None else np.add(total, found, out=total)
+    assert total is not None  # a bundle has a fold
+    return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
+
+
+def _predict_cases(
+    bundle: ModelBundle,
+    cases: Sequence[InputCase],
+    destinations: dict[str, Destination],
+    settings: PredictionSettings,
+) -> list[NnunetlikeError]:
+    """Predict and write; return the errors of cases that failed."""
+    errors: list[NnunetlikeError] = []
+    readers = min(settings.preprocessing_processes, len(cases))
+    writers = min(settings.export_processes, len(cases))
+    export = ExportSettings.of(bundle.plans)
+    prepare = PrepareCase(bundle.plans, bundle.stage)
+    with (
+        worker_pool(readers) as reading,
+        worker_pool(writers) as writing,
+        Behind(writing, writers + 1) as behind,
+        tqdm(total=len(cases), desc="predicting", unit="case", disable=None) as bar,
+    ):
+        prepared = ahead(reading, prepare, cases, at_once=readers, name=lambda c: c.case_id)
+        for case, outcome in prepared:
+            if isinstance(outcome, NnunetlikeError):
+                errors.append(named(outcome, case.case_id))
+                logger.warning("%s", errors[-1])
+            else:
+                probabilities = predict_case(bundle, outcome[0], settings)
+                _export(
+                    behind, probabilities, outcome[1], export, destinations[case.case_id],
+                    settings.mode, case.case_id,
+                )  # fmt: skip
+            bar.update()
+    return errors + behind.errors
+
+
+def _export(
+    behind: Behind,
+    probabilities: npt.NDArray[np.float32],
+    record: CaseRecord,
+    settings: ExportSettings,
+    destination: Destination,
+    mode: Mode,
+    case_id: str,
+) -> None:
+    if mode == "normal":
+        behind.submit(case_id, export_probabilities, probabilities, record, settings, destination)
+        return
+    if mode == "fastest":
+        settings = replace(settings, order=0)
+    label = resampled_argmax(probabilities, probabilities.shape[1:], regions=settings.regions)
+    behind.submit(case_id, export_label, label, record, settings, destination)
+
+
+def _destinations(
+    bundle: ModelBundle, cases: Sequence[InputCase], output: Path, settings: PredictionSettings
+) -> dict[str, Destination]:
+    rules = bundle.folder / "postprocessing.json"
+    if rules.is_file():
+        _copy(rules, output)
+    else:
+        logger.info("the model has no postprocessing.json, so predictions are written as they are")
+    postprocessing = load_postprocessing(rules) if rules.is_file() else None
+    return {
+        case.case_id: Destination(
+            path=output / f"{case.case_id}{case.suffix}",
+            save_npz=settings.save_npz,
+            postprocessing=postprocessing,
+        )
+        for case in cases
+    }
+
+
+def _done(destination: Destination) -> bool:
+    if not destination.path.is_file():
+        return False
+    extras = (".npz", ".pkl") if destination.save_npz else ()
+    return all(companion(destination.path, suffix).is_file() for suffix in extras)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    if source.is_file():
+        shutil.copyfile(source, folder / source.name)

@@ -1,0 +1,132 @@
+"""nnUNet_predict: predict a folder of images with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from nnunetlike.core import paths
+from nnunetlike.core.errors import UsageError
+from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
+from nnunetlike.inference.predict import PredictionSettings, predict_folder
+from nnunetlike.run.command_line import CommandParser, run_command
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of nnUNet_predict."""
+    parser = CommandParser(
+        prog="nnUNet_predict",
+        description="Predict images with a trained model. Each case consists of ID_0000.nii.gz, "
+        "ID_0001.nii.gz, ..., one file per channel; its prediction is ID.nii.gz on the same grid.",
+    )
+    add = parser.add_argument
+    add("-i", "--input_folder", required=True, type=Path, help="folder of images")
+    add("-o", "--output_folder", required=True, type=Path, help="folder for predictions")
+    add("-t", "--task_name", required=True, help="task name or number")
+    add("-tr", "--trainer_class_name", default=paths.DEFAULT_TRAINER, help="name of the trainer")
+    add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres or 3d_fullres")
+    add("-p", "--plans_identifier", default=paths.DEFAULT_PLANS, help="name of the plans")
+    add("-f", "--folds", nargs="+", default=None, help="folds whose probabilities are averaged, "
+        "numbers or 'all'; None takes every fold_* that was trained")  # fmt: skip
+    add("-z", "--save_npz", action="store_true", help="also write probabilities for ensembling")
+    add("--part_id", type=int, default=0, help="number of this part, from 0")
+    add("--num_parts", type=int, default=1, help="parts that share the cases, for several GPUs")
+    add("--num_threads_preprocessing", type=int, default=6, help="processes that prepare cases; "
+        "each holds one case in memory; 0 prepares between predictions")  # fmt: skip
+    add("--num_threads_nifti_save", type=int, default=2, help="processes that write predictions; "
+        "0 writes between predictions")  # fmt: skip
+    add("--disable_tta", action="store_true", help="do not average over mirrored views")
+    add("--overwrite_existing", action="store_true", help="predict finished cases again")
+    add("--mode", choices=("normal", "fast", "fastest"), default="normal", help="fast and fastest "
+        "resample the label map instead of the probabilities")  # fmt: skip
+    add("--all_in_gpu", choices=("None", "False", "True"), default="None", help="sum windows in "
+        "GPU memory, in main memory, or where there is room; no effect on CPU")  # fmt: skip
+    add("--step_size", type=float, default=0.5, help="distance of windows, share of the patch")
+    add("-chk", "--checkpoint", default=FINAL, help="checkpoint name, without .model")
+    add("--disable_mixed_precision", action="store_true", help="compute in float32 on the GPU; a "
+        "CPU does so unless --bf16 is given")  # fmt: skip
+    add("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has "
+        "it, but numbers differ slightly")  # fmt: skip
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run nnUNet_predict and return its exit status."""
+    return run_command(_predict, build_parser(), argv)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    device = _device(args.device)
+    settings = PredictionSettings(
+        device=device,
+        step_size=args.step_size,
+        mirror=not args.disable_tta,
+        mode=args.mode,
+        save_npz=args.save_npz,
+        overwrite=args.overwrite_existing,
+        part=args.part_id,
+        parts=args.num_parts,
+        preprocessing_processes=args.num_threads_preprocessing,
+        export_processes=args.num_threads_nifti_save,
+        autocast=_autocast(device, args),
+        accumulate_on_device={"None": None, "False": False, "True": True}[args.all_in_gpu],
+    )
+    bundle = load_bundle(_model_folder(args), _folds(args.folds), args.checkpoint)
+    _announce(bundle, settings)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        written = predict_folder(bundle, args.input_folder, args.output_folder, settings)
+    print(f"{len(written)} predictions are in {args.output_folder}")
+
+
+def _model_folder(args: argparse.Namespace) -> Path:
+    if args.model == "3d_cascade_fullres":
+        raise UsageError(
+            "3d_cascade_fullres cannot be predicted yet: it needs the predictions of 3d_lowres as "
+            "further channels. Use 2d, 3d_lowres or 3d_fullres with -m"
+        )
+    if args.model not in paths.CONFIGURATIONS:
+        raise UsageError(f"-m {args.model!r} is unknown; use 2d, 3d_lowres or 3d_fullres")
+    task = paths.task_name(args.task_name)
+    return paths.model_folder(args.model, task, args.trainer_class_name, args.plans_identifier)
+
+
+def _folds(texts: Sequence[str] | None) -> list[int | str] | None:
+    if texts is None or list(texts) == ["None"]:
+        return None
+    return [paths.parse_fold(text) for text in texts]
+
+
+def _device(text: str) -> torch.device:
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise UsageError(f"--device {text!r} is unknown; use cpu, cuda or cuda:NUMBER") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {text}: {torch.cuda.device_count()} GPUs are visible; use cpu, or another "
+            "number"
+        )
+    return device
+
+
+def _autocast(device: torch.device, args: argparse.Namespace) -> torch.dtype | None:
+    if args.bf16 and args.disable_mixed_precision:
+        raise UsageError("--bf16 and --disable_mixed_precision contradict each other; drop one")
+    if args.bf16:
+        return torch.bfloat16
+    mixed = device.type == "cuda" and not args.disable_mixed_precision
+    return torch.float16 if mixed else None
+
+
+def _announce(bundle: ModelBundle, settings: PredictionSettings) -> None:
+    kind = str(settings.autocast or torch.float32).removeprefix("torch.")
+    print(f"model: {bundle.folder}")
+    for path in bundle.checkpoints:
+        print(f"{path.parent.name}: {path.name}")
+    print(f"device: {settings.device} ({kind})")
