@@ -1,0 +1,284 @@
+"""Loops that resize arrays axis by axis with linear or cubic B-splines.
+
+A cubic needs its coefficients first: the recursive filter with the pole √3 - 2 runs down and up
+each line, whose end voxels are thought to go on for ever. All loops run over the contiguous axis
+innermost; the last axis of a plane is resized on its transpose, plane by plane within the cache.
+
+A `frame` (shift_in, shift_out, lowest, highest) is subtracted before, added after, and clips.
+Subtracting the middle of the value range keeps single precision relative to the range.
+
+Source: Unser, Aldroubi and Eden, "B-spline signal processing: Part I—theory",
+IEEE Transactions on Signal Processing 41(2), 1993.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunetlike.core.compiled import compiled
+from nnunetlike.core.typing import FloatArray
+from nnunetlike.preprocessing.taps import Indices, cubic_taps, linear_taps
+
+POLE = math.sqrt(3) - 2
+CHUNK = 512
+"""Columns of the outermost axis that are filtered together: rows stay in the cache."""
+
+BLOCK = 16
+"""Side of the squares in which a plane is transposed."""
+
+
+class Ruler(NamedTuple):
+    """How one axis is resized: first tap of each new voxel (m,), weights (m, 2 or 4)."""
+
+    first: Indices
+    weights: FloatArray
+    constants: FloatArray
+    """Pole, start of the causal and the two factors of the anticausal filter."""
+
+
+def ruler(old: int, new: int, order: int, dtype: npt.DTypeLike) -> Ruler:
+    """Return how an axis of `old` voxels becomes one of `new`, by order 1 or 3."""
+    z = POLE
+    constants = np.array(
+        [z, 1 / (1 - z), -z / (1 - z) * (1 / (1 - z) - 1 / (1 - z * z)), -z / (1 - z * z)], dtype
+    )
+    if order == 3:
+        first, weights = cubic_taps(old, new)
+        return Ruler(first, np.ascontiguousarray(weights, dtype), constants)
+    taps = linear_taps(old, new)
+    first = np.minimum(taps.low, max(old - 2, 0))
+    high = np.where(taps.low > first, 1.0, taps.high_weight)
+    return Ruler(first, np.stack([1 - high, high], axis=1).astype(dtype), constants)
+
+
+@compiled
+def value_range(values: FloatArray) -> tuple[Any, Any]:
+    """Return the smallest and largest of `values` (1-D), NaN left out; (inf, -inf) without any."""
+    low = values.dtype.type(np.inf)
+    high = values.dtype.type(-np.inf)
+    for value in values:
+        low = min(value, low)
+        high = max(value, high)
+    return low, high
+
+
+@compiled
+def _filter_down(
+    source: FloatArray,
+    start: int,
+    stop: int,
+    shift: float,
+    state: FloatArray,
+    constants: FloatArray,
+) -> None:
+    """Run the causal filter down the columns start..stop of `source` (n, w) into `state`."""
+    n = source.shape[0]
+    z, head = constants[0], constants[1]
+    first_in = source[0, start:stop]
+    first = state[0]
+    for j in range(stop - start):
+        first[j] = (first_in[j] - shift) * head
+    for k in range(1, n + 4):
+        row_in = source[min(max(k - 2, 0), n - 1), start:stop]
+        above = state[k - 1]
+        row = state[k]
+        for j in range(stop - start):
+            row[j] = (row_in[j] - shift) + z * above[j]
+
+
+@compiled
+def _filter_up(
+    source: FloatArray,
+    start: int,
+    stop: int,
+    shift: float,
+    state: FloatArray,
+    constants: FloatArray,
+) -> None:
+    """Run the anticausal filter up `state`, which becomes the coefficients of n + 4 places."""
+    n = source.shape[0]
+    z, by_value, by_state = constants[0], constants[2], constants[3]
+    last_in = source[n - 1, start:stop]
+    last = state[n + 3]
+    for j in range(stop - start):
+        last[j] = by_value * (last_in[j] - shift) + by_state * last[j]
+    for k in range(n + 2, -1, -1):
+        row = state[k]
+        below = state[k + 1]
+        for j in range(stop - start):
+            row[j] = z * (below[j] - row[j])
+
+
+@compiled
+def _gather_cubic(
+    state: FloatArray,
+    out: FloatArray,
+    start: int,
+    stop: int,
+    first: Indices,
+    weights: FloatArray,
+    frame: FloatArray,
+) -> None:
+    shift, low, high = frame[1], frame[2], frame[3]
+    for i in range(out.shape[0]):
+        k = first[i]
+        a, b, c, d = state[k], state[k + 1], state[k + 2], state[k + 3]
+        wa, wb, wc, wd = weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3]
+        row = out[i, start:stop]
+        for j in range(stop - start):
+            value = wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j] + shift
+            value = low if value < low else value
+            row[j] = high if value > high else value
+
+
+@compiled
+def _gather_linear(
+    source: FloatArray,
+    out: FloatArray,
+    start: int,
+    stop: int,
+    first: Indices,
+    weights: FloatArray,
+    frame: FloatArray,
+) -> None:
+    n = source.shape[0]
+    shift_in, shift, low, high = frame[0], frame[1], frame[2], frame[3]
+    for i in range(out.shape[0]):
+        a = source[first[i], start:stop]
+        b = source[min(first[i] + 1, n - 1), start:stop]
+        wa, wb = weights[i, 0], weights[i, 1]
+        row = out[i, start:stop]
+        for j in range(stop - start):
+            value = wa * (a[j] - shift_in) + wb * (b[j] - shift_in) + shift
+            value = low if value < low else value
+            row[j] = high if value > high else value
+
+
+@compiled
+def resize_rows(
+    source: FloatArray,
+    out: FloatArray,
+    start: int,
+    stop: int,
+    first: Indices,
+    weights: FloatArray,
+    constants: FloatArray,
+    frame: FloatArray,
+    state: FloatArray,
+) -> None:
+    """Resize the first axis of `source` (n, w) into `out` (m, w), columns start..stop.
+
+    `state` is scratch of at least (n + 4, stop - start); the tap count of `weights` is the order.
+    """
+    if weights.shape[1] == 4:
+        _filter_down(source, start, stop, frame[0], state, constants)
+        _filter_up(source, start, stop, frame[0], state, constants)
+        _gather_cubic(state, out, start, stop, first, weights, frame)
+    else:
+        _gather_linear(source, out, start, stop, first, weights, frame)
+
+
+@compiled
+def resize_depth(
+    source: FloatArray,
+    out: FloatArray,
+    first: Indices,
+    weights: FloatArray,
+    constants: FloatArray,
+    frame: FloatArray,
+) -> None:
+    """Resize the first axis of `source` (d, h·w) into `out` (D, h·w)."""
+    width = source.shape[1]
+    state = np.empty((source.shape[0] + 4, min(width, CHUNK)), source.dtype)
+    for start in range(0, width, CHUNK):
+        stop = min(start + CHUNK, width)
+        resize_rows(source, out, start, stop, first, weights, constants, frame, state)
+
+
+@compiled
+def _transpose(source: FloatArray, out: FloatArray) -> None:
+    height, width = source.shape
+    for top in range(0, height, BLOCK):
+        for left in range(0, width, BLOCK):
+            for j in range(left, min(left + BLOCK, width)):
+                for i in range(top, min(top + BLOCK, height)):
+                    out[j, i] = source[i, j]
+
+
+@compiled
+def resize_planes(
+    source: FloatArray,
+    out: FloatArray,
+    planes: Indices,
+    down: Ruler,
+    across: Ruler,
+    frames: FloatArray,
+) -> None:
+    """Resize planes of `source` (d, h, w) into `out` (D, H, W): plane `planes[i]` becomes `i`.
+
+    Args:
+        source: old planes.
+        out: new planes.
+        planes: (D,), which old plane each new one shows; neighbours that agree are computed once.
+        down: taps of the height.
+        across: taps of the width.
+        frames: (d, 4), the frame of each old plane.
+    """
+    _, height, width = source.shape
+    new_height, new_width = out.shape[1:]
+    dtype = source.dtype
+    tall = np.empty((new_height, width), dtype)
+    turned = np.empty((width, new_height), dtype)
+    wide = np.empty((new_width, new_height), dtype)
+    down_state = np.empty((height + 4, width), dtype)
+    across_state = np.empty((width + 4, new_height), dtype)
+    before = np.empty(4, dtype)
+    after = np.empty(4, dtype)
+    for i in range(len(planes)):
+        if i > 0 and planes[i] == planes[i - 1]:
+            out[i] = out[i - 1]
+            continue
+        plane = source[planes[i]]
+        frame = frames[planes[i]]
+        if new_width == width:
+            resize_rows(
+                plane, out[i], 0, width, down.first, down.weights, down.constants, frame, down_state
+            )
+            continue
+        if new_height == height:
+            _transpose(plane, turned)
+            resize_rows(
+                turned,
+                wide,
+                0,
+                height,
+                across.first,
+                across.weights,
+                across.constants,
+                frame,
+                across_state,
+            )
+            _transpose(wide, out[i])
+            continue
+        before[0], before[1], before[2], before[3] = frame[0], 0, -np.inf, np.inf
+        after[0], after[1], after[2], after[3] = 0, frame[1], frame[2], frame[3]
+        resize_rows(
+            plane, tall, 0, width, down.first, down.weights, down.constants, before, down_state
+        )
+        _transpose(tall, turned)
+        resize_rows(
+            turned,
+            wide,
+            0,
+            new_height,
+            across.first,
+            across.weights,
+            across.constants,
+            after,
+            across_state,
+        )
+        _transpose(wide, out[i])
