@@ -82,11 +82,16 @@ class CaseStore:
             return np.asanyarray(np.load(unpacked_path, mmap_mode="r", allow_pickle=False))
         return load_npz(self.folder / f"{case_id}.npz")
 
+    def is_unpacked(self, case_id: str) -> bool:
+        """Tell whether `ID.npy` exists and is no older than `ID.npz`."""
+        packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
+        return target.is_file() and target.stat().st_mtime_ns >= packed.stat().st_mtime_ns
+
     def unpack(self, case_id: str) -> None:
         """Write `ID.npy` beside `ID.npz` unless a current one is there."""
-        packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
-        if target.is_file() and target.stat().st_mtime_ns >= packed.stat().st_mtime_ns:
+        if self.is_unpacked(case_id):
             return
+        packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
         with atomic_path(target) as temporary:
             np.save(temporary, load_npz(packed))
 

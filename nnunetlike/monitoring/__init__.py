@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from nnunetlike.core.registry import Registry
@@ -13,6 +14,10 @@ Event = Mapping[str, Any]
 
 class Sink(Protocol):
     """Takes events as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        """Record into files of `folder`, or show what happens there."""
+        ...
 
     def write(self, event: Event) -> None:
         """Record or show one event."""

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from nnunetlike.monitoring import SINKS, Event
 
-NOTE = (
-    "(interpret this as an estimate for the Dice of the different classes. This is not exact.)"
-)
+NOTE = "(interpret this as an estimate for the Dice of the different classes. This is not exact.)"
 
 
 class TrainingLog:

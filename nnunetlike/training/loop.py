@@ -57,6 +57,11 @@ class TrainLoop:
         self.hooks = tuple(hooks)
         self._wrapped = runtime.wrap(objective)
 
+    @property
+    def network(self) -> nn.Module:
+        """The network inside the objective."""
+        return self.objective.get_submodule("network")
+
     def fit(
         self,
         training: Iterator[ArrayBatch],
@@ -151,7 +156,7 @@ class TrainLoop:
         return self.runtime.to_device(batch), time.monotonic() - begin
 
     def _mean(self, losses: Sequence[Tensor]) -> float:
-        total = self.runtime.sum(torch.stack(losses).double().mean())
+        total = self.runtime.sum(torch.stack(list(losses)).double().mean())
         return float(total) / self.runtime.world_size
 
     def _set_rate(self, epoch: int) -> float:
@@ -176,7 +181,7 @@ class TrainLoop:
             return
         for group in self.optimizer.param_groups:
             group["momentum"] = RESCUE_MOMENTUM
-        initialize(self.objective.network)
+        initialize(self.network)
 
 
 def class_dice(counts: Tensor | None) -> tuple[float | None, ...]:

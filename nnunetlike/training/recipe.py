@@ -69,9 +69,10 @@ class TrainerRecipe:
             UsageError: the number is below 1, or the network does not let it be chosen.
         """
         self._at_least_one("base_num_features", count)
-        if "base_features" not in {field.name for field in fields(self.network)}:
+        spec: Any = self.network  # a dataclass by contract, which a protocol cannot say
+        if "base_features" not in {field.name for field in fields(spec)}:
             raise UsageError(f"{self.name}: the number of features of its network is fixed")
-        return replace(self, network=replace(self.network, base_features=count))
+        return replace(self, network=replace(spec, base_features=count))
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain types, for debug.json."""

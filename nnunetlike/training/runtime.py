@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -182,3 +184,14 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
     np.random.seed(seed % 2**32)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    facts = Path("/proc/meminfo")
+    if not facts.is_file():
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", facts.read_text(encoding="ascii"))
+    return int(found[1]) * 1024 if found else None

@@ -75,9 +75,7 @@ class TrainState:
             stalled=stalled,
         )
 
-    def _patience(
-        self, average: float | None, lr: float
-    ) -> tuple[float | None, int | None, bool]:
+    def _patience(self, average: float | None, lr: float) -> tuple[float | None, int | None, bool]:
         best, best_epoch = self.best_train_average, self.best_epoch
         if average is None:
             return best, best_epoch, False

@@ -65,7 +65,7 @@ class Checkpoints(Hook):
 
 def checkpoint_content(loop: TrainLoop, state: TrainState) -> dict[str, Any]:
     """Return what v1 keeps in `X.model`, under its names, and our moving averages beside it."""
-    weights = state_dict_to_v1(loop.objective.network)
+    weights = state_dict_to_v1(loop.network)
     content = state.to_checkpoint()
     return {
         "epoch": content.pop("epoch"),

@@ -11,7 +11,7 @@ from nnunetlike.training.recipes import TRAINERS
 V2 = TrainerRecipe(
     name="nnUNetPlusPlusTrainerV2",
     network=UNetPlusPlusSpec(),
-    objective=DeepSupervision(),
+    objective=DeepSupervision(weights="all"),
     optimizer=PolySGD(lr=1e-2, momentum=0.99),
 )
 

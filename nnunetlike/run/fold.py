@@ -1,0 +1,222 @@
+"""One fold of one model: what was asked for, and what it comes to on this machine's folders."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnunetlike.core import paths
+from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.parallel import default_processes, process_map
+from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
+from nnunetlike.data.store import CaseStore
+from nnunetlike.networks import NetworkTask
+from nnunetlike.networks.model_files import describe_network
+from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.plans.v1 import load_plans, plans_to_v1
+from nnunetlike.training.recipe import TrainerRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRun:
+    """What a user asks for; the recipe already holds the options that change it."""
+
+    recipe: TrainerRecipe
+    configuration: str
+    task: str
+    fold: int | str
+    plans_identifier: str
+    seed: int
+    deterministic: bool = False
+    fp32: bool = False
+    workers: int = 0
+    """Processes that make training batches; 0 makes them in this process."""
+
+    use_compressed_data: bool = False
+    keep_checkpoints: bool = True
+    """Save best and final; latest is saved while training lasts in any case."""
+
+    continue_training: bool = False
+    pretrained_weights: Path | None = None
+    val_folder: str = "validation_raw"
+    save_npz: bool = False
+    overwrite_validation: bool = True
+    infer_validation: bool = True
+    postprocess: bool = True
+    validate_best: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A run with its plans, cases and folders."""
+
+    run: FoldRun
+    plans: Plans
+    """With the run's batch size and features."""
+
+    plans_file: Path
+    stage_number: int
+    split: Split
+    store: CaseStore
+    dataset: Path
+    """Preprocessed task."""
+
+    model_folder: Path
+    notes: tuple[str, ...] = ()
+    """What the user should know about the split."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the fold, in which everything is written."""
+        return self.model_folder / paths.fold_name(self.run.fold)
+
+    @property
+    def stage(self) -> StagePlan:
+        """Plan of the resolution to train on."""
+        return self.plans.stages[self.stage_number]
+
+    @property
+    def references(self) -> Path:
+        """Folder of the labels as in the source files."""
+        return self.dataset / "gt_segmentations"
+
+    @property
+    def batch_dice(self) -> bool:
+        """Sum the Dice loss over the batch: 2d, or the full resolution of two.
+
+        Source: nnU-Net v1.
+        """
+        configuration = self.run.configuration
+        return configuration == "2d" or (
+            len(self.plans.stages) > 1 and configuration != "3d_lowres"
+        )
+
+    @property
+    def network_task(self) -> NetworkTask:
+        """What the data ask of the network."""
+        return NetworkTask(
+            channels=self.plans.num_channels,
+            classes=self.plans.num_classes,
+            topology=self.stage.topology,
+            base_features=self.plans.base_features,
+            conv_per_stage=self.plans.conv_per_stage,
+        )
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes that are mirrored in training, and so may be in prediction."""
+        return tuple(range(self.stage.dimension))
+
+    def checkpoint_info(self) -> dict[str, Any]:
+        """Return the content of `.model.pkl`: v1's four entries, then what describes itself."""
+        run = self.run
+        trainer = run.recipe.name
+        return {
+            "init": (
+                str(self.plans_file),
+                run.fold,
+                str(self.model_folder),
+                str(self.dataset),
+                self.batch_dice,
+                self.stage_number,
+                not run.use_compressed_data,
+                run.deterministic,
+                not run.fp32,
+            ),
+            "name": trainer,
+            "class": f"<nnunetlike trainer '{trainer}'>",
+            "plans": plans_to_v1(self.plans),
+            "network": describe_network(run.recipe.network, self.network_task),
+            "configuration": run.configuration,
+            "trainer": trainer,
+            "mirror_axes": list(self.mirror_axes),
+            "strategy": run.recipe.network.strategy,
+        }
+
+
+def resolve(run: FoldRun) -> Fold:
+    """Return a run with its plans, cases and folders; `splits_final.pkl` is made if missing.
+
+    Raises:
+        UsageError: the configuration does not exist for this task, or not yet.
+        DataError: plans or preprocessed cases are missing; all missing cases are named.
+    """
+    if run.configuration == "3d_cascade_fullres":
+        raise UsageError(
+            "3d_cascade_fullres cannot be trained by this version; train 3d_fullres or 3d_lowres"
+        )
+    plans_file = paths.plans_file(run.task, run.configuration, run.plans_identifier)
+    plans = load_plans(plans_file)
+    number = plans.stage_number(run.configuration)
+    dataset = paths.preprocessed() / run.task
+    store = CaseStore(dataset / plans.stage_folder(number))
+    split, notes = _split(run.fold, dataset, store)
+    _require_cases(store, split)
+    model_folder = paths.model_folder(
+        run.configuration, run.task, run.recipe.name, run.plans_identifier
+    )
+    return Fold(
+        run=run,
+        plans=_with_options(plans, number, run.recipe),
+        plans_file=plans_file,
+        stage_number=number,
+        split=split,
+        store=store,
+        dataset=dataset,
+        model_folder=model_folder,
+        notes=notes,
+    )
+
+
+def _with_options(plans: Plans, number: int, recipe: TrainerRecipe) -> Plans:
+    stage = plans.stages[number]
+    changed = replace(stage, batch_size=recipe.batch_size or stage.batch_size)
+    features = getattr(recipe.network, "base_features", None) or plans.base_features
+    return replace(plans, stages={**plans.stages, number: changed}, base_features=features)
+
+
+def _split(fold: int | str, dataset: Path, store: CaseStore) -> tuple[Split, tuple[str, ...]]:
+    case_ids = store.case_ids()
+    if fold == "all":
+        return split_for(fold, [], case_ids), ()
+    path = dataset / "splits_final.pkl"
+    notes: list[str] = []
+    if not path.is_file():
+        notes.append(f"{path} was missing; made a new 5-fold cross-validation split")
+        save_splits(make_splits(case_ids), path)
+    splits = load_splits(path)
+    if int(fold) >= len(splits):
+        notes.append(
+            f"fold {fold} is beyond the {len(splits)} splits of {path}; training on a random 80 % "
+            f"of the cases (seed 12345 + {fold}), validating on the rest"
+        )
+    return split_for(fold, splits, case_ids), tuple(notes)
+
+
+def _require_cases(store: CaseStore, split: Split) -> None:
+    wanted = sorted({*split.train, *split.val})
+    missing = [case for case in wanted if not store.holds(case)]
+    if missing or not split.train:
+        shown = ", ".join(missing) or "all"
+        raise DataError(
+            f"{store.folder} lacks {len(missing) or 'all'} case(s) of the split: {shown}. "
+            "Preprocess again with nnUNet_plan_and_preprocess, or delete splits_final.pkl if the "
+            "cases are gone for good"
+        )
+
+
+def unpack(fold: Fold) -> None:
+    """Write the arrays of all cases uncompressed beside the npz, those that are not yet."""
+    cases = sorted({*fold.split.train, *fold.split.val})
+    packed = [case for case in cases if not fold.store.is_unpacked(case)]
+    process_map(fold.store.unpack, packed, processes=default_processes(), title="unpacking")
+
+
+def copy_references(fold: Fold) -> None:
+    """Copy the labels into `gt_niftis` of the model folder, for later evaluation over folds."""
+    target = fold.model_folder / "gt_niftis"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(fold.references.glob("*.nii.gz")):
+        shutil.copy2(path, target / path.name)

@@ -1,0 +1,171 @@
+"""nnUNet_train: train and validate one fold of one model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from nnunetlike.core.errors import UsageError
+from nnunetlike.core.parallel import available_cores
+from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, parse_fold, task_name
+from nnunetlike.core.seeding import fresh_seed
+from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.fold import FoldRun, resolve
+from nnunetlike.run.train_fold import find_learning_rate, load_for_validation, train
+from nnunetlike.run.validate_fold import dice_table, validate_fold
+from nnunetlike.training.recipe import TrainerRecipe
+from nnunetlike.training.recipes import TRAINERS
+from nnunetlike.training.runtime import SingleProcess, choose_device, choose_precision
+
+WORKERS_VARIABLE = "nnUNet_n_proc_DA"
+DEFAULT_WORKERS = 12
+DETERMINISTIC_SEED = 12345
+RECIPE_OPTIONS = ("epochs", "iterations", "val_iterations", "batch_size")
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> CommandParser:
+    """Return the command's parser."""
+    parser = CommandParser(prog="nnUNet_train", description="Train one fold of one model.")
+    add_positionals(parser)
+    add_v1_options(parser)
+    add_our_options(parser)
+    return parser
+
+
+def add_positionals(parser: CommandParser) -> None:
+    """Add the four words every training command takes."""
+    parser.add_argument("network", choices=CONFIGURATIONS, help="configuration")
+    parser.add_argument("network_trainer", help="name of the trainer, such as nnUNetTrainerV2")
+    parser.add_argument("task", help="name (Task004_Hippocampus) or number of the task")
+    parser.add_argument("fold", help="0, 1, ... 4, or 'all' to train on every case")
+
+
+def add_v1_options(parser: CommandParser) -> None:
+    """Add the options of nnU-Net v1."""
+    add = parser.add_argument
+    flag = "store_true"
+    add("-val", "--validation_only", action=flag, help="do not train; predict and evaluate")
+    add("-c", "--continue_training", action=flag, help="go on from the last checkpoint")
+    add("-p", default=DEFAULT_PLANS, metavar="PLANS", help="plans identifier")
+    add("--use_compressed_data", action=flag, help="read npz files; saves disk, costs time")
+    add("--deterministic", action=flag, help="repeatable results, slower on GPUs")
+    add("--npz", action=flag, help="keep the probabilities of the validation, for ensembles")
+    add("--find_lr", action=flag, help="only run a learning-rate range test")
+    add("--valbest", action=flag, help="with -val: take model_best instead of the final weights")
+    add("--fp32", action=flag, help="compute in single precision throughout")
+    add("--val_folder", default="validation_raw", help="where the validation goes")
+    add("--disable_saving", action=flag, help="save neither best nor final weights")
+    add("--disable_postprocessing_on_folds", action=flag, help="no postprocessing per fold")
+    add("--disable_validation_inference", action=flag, help="no validation after training")
+    add("--val_disable_overwrite", action=flag, help="keep validation predictions that exist")
+    add("--disable_next_stage_pred", action=flag, help="no predictions for a next stage")
+    add("-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from")
+
+
+def add_our_options(parser: CommandParser) -> None:
+    """Add the options that replace parts of the recipe, and those of the machine."""
+    add = parser.add_argument
+    add("--epochs", type=int, help="number of epochs; as the trainer says when absent")
+    add("--iterations", type=int, help="training batches per epoch")
+    add("--val_iterations", type=int, help="validation batches per epoch")
+    add("--batch_size", type=int, help="patches per batch; as planned when absent")
+    add("--base_num_features", type=int, help="features of the first level")
+    add("--seed", type=int, help="seed of the run; drawn and written down when absent")
+    add("--device", help="cpu, cuda or cuda:1; CUDA where there is one when absent")
+    add("--num_workers", type=int, help="processes that make training batches")
+
+
+def recipe_from(args: argparse.Namespace) -> TrainerRecipe:
+    """Return the trainer's recipe with the options of the command line.
+
+    Raises:
+        UsageError: the trainer is unknown or a number is out of range.
+    """
+    recipe = TRAINERS.get(args.network_trainer)
+    changes = {name: value for name in RECIPE_OPTIONS if (value := getattr(args, name)) is not None}
+    recipe = replace(recipe, **changes)
+    if args.base_num_features is not None:
+        recipe = recipe.with_base_features(args.base_num_features)
+    return recipe
+
+
+def fold_run_from(args: argparse.Namespace) -> FoldRun:
+    """Return the run that a command line asks for.
+
+    Raises:
+        UsageError: something does not exist, or two options contradict one another.
+    """
+    if args.continue_training and args.pretrained_weights:
+        raise UsageError("-c goes on with its own weights; leave out -pretrained_weights")
+    if args.valbest and not args.validation_only:
+        raise UsageError("--valbest chooses the weights for -val; give -val too, or leave it out")
+    return FoldRun(
+        recipe=recipe_from(args),
+        configuration=args.network,
+        task=task_name(args.task),
+        fold=parse_fold(args.fold),
+        plans_identifier=args.p,
+        seed=_seed(args),
+        deterministic=args.deterministic,
+        fp32=args.fp32,
+        workers=_workers(args.num_workers),
+        use_compressed_data=args.use_compressed_data,
+        keep_checkpoints=not args.disable_saving,
+        continue_training=args.continue_training,
+        pretrained_weights=args.pretrained_weights,
+        val_folder=args.val_folder,
+        save_npz=args.npz,
+        overwrite_validation=not args.val_disable_overwrite,
+        infer_validation=not args.disable_validation_inference,
+        postprocess=not args.disable_postprocessing_on_folds,
+        validate_best=args.valbest,
+    )
+
+
+def _seed(args: argparse.Namespace) -> int:
+    if args.seed is not None:
+        if args.seed < 0:
+            raise UsageError(f"--seed {args.seed}: a seed is 0 or more")
+        return int(args.seed)
+    return DETERMINISTIC_SEED if args.deterministic else fresh_seed()
+
+
+def _workers(asked: int | None) -> int:
+    if asked is None:
+        text = os.environ.get(WORKERS_VARIABLE)
+        asked = min(DEFAULT_WORKERS, available_cores()) if text is None else int(text)
+    if asked < 0:
+        raise UsageError(f"--num_workers {asked}: give 0 or more")
+    return asked
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Train and validate as asked."""
+    run = fold_run_from(args)
+    device = choose_device(args.device)
+    runtime = SingleProcess(device, choose_precision(device, fp32=run.fp32))
+    fold = resolve(run)
+    if args.disable_next_stage_pred:
+        logger.info(
+            "--disable_next_stage_pred changes nothing: only 3d_lowres makes predictions for a "
+            "next stage, and this version does not write them"
+        )
+    if args.find_lr:
+        find_learning_rate(fold, runtime)
+        return
+    network = load_for_validation(fold) if args.validation_only else train(fold, runtime)
+    if not run.infer_validation:
+        return
+    summary = validate_fold(fold, network, runtime)
+    print(f"validation of {len(fold.split.val)} cases in {fold.folder / run.val_folder}:")
+    print(dice_table(summary))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(execute, build_parser(), argv)

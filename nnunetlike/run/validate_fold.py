@@ -1,0 +1,66 @@
+"""Validation of one fold: predict its validation cases, measure, find a postprocessing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from nnunetlike.core.parallel import default_processes
+from nnunetlike.inference.validate import validate
+from nnunetlike.postprocessing.determine import determine_postprocessing
+from nnunetlike.run.fold import Fold, copy_references
+from nnunetlike.training.runtime import Runtime, autocast_dtype
+
+logger = logging.getLogger(__name__)
+
+
+def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str, Any]:
+    """Write a fold's validation and postprocessing, and return the validation's summary.
+
+    Raises:
+        DataError: cases or labels are missing.
+    """
+    run = fold.run
+    summary = validate(
+        network.to(runtime.device),
+        fold.plans,
+        fold.stage_number,
+        fold.store,
+        fold.split.val,
+        fold.references,
+        fold.folder / run.val_folder,
+        task=run.task,
+        name=f"{run.recipe.name} val tiled True",
+        device=runtime.device,
+        save_npz=run.save_npz,
+        overwrite=run.overwrite_validation,
+        autocast=autocast_dtype(runtime.precision),
+        strategy=run.recipe.network.strategy,
+    )
+    if run.postprocess:
+        determine_postprocessing(
+            fold.folder, fold.references, raw=run.val_folder, processes=default_processes()
+        )
+    copy_references(fold)
+    return summary
+
+
+def dice_table(summary: Mapping[str, Any]) -> str:
+    """Return the mean Dice of every class of a summary, one line each."""
+    means = summary["results"]["mean"]
+    lines = [f"  class {label:>3}  Dice {_text(row['Dice'])}" for label, row in _rows(means)]
+    found = [row["Dice"] for label, row in _rows(means) if row["Dice"] == row["Dice"]]
+    if found:
+        lines.append(f"  mean       Dice {sum(found) / len(found):.4f}")
+    return "\n".join(lines)
+
+
+def _rows(means: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float]]]:
+    return [(label, row) for label, row in means.items() if label not in ("0", "mean")]
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}" if value == value else "n/a (in no label and no prediction)"
