@@ -203,18 +203,21 @@ def _check_image(path: Path, complaints: list[str], grids: dict[Path, Geometry])
 
 
 def _different_grid(path: Path, grid: Geometry, other: Path, expected: Geometry) -> Iterator[str]:
+    """Yield one complaint that names everything in which two grids differ, or nothing."""
+    differences = []
     if grid.shape != expected.shape:
-        yield (
-            f"{_short(path)}: has {_times(grid.shape)} voxels (D × H × W) but {_short(other)} "
-            f"{_times(expected.shape)}; export both on one grid"
+        differences.append(
+            f"{_times(grid.shape)} voxels (D × H × W), expected {_times(expected.shape)}"
         )
     for name in ("spacing", "origin", "direction"):
         found, wanted = getattr(grid, name), getattr(expected, name)
         if not np.isclose(found, wanted).all():
-            yield (
-                f"{_short(path)}: {name} is {_numbers(found)} but that of {_short(other)} "
-                f"{_numbers(wanted)}; export both on one grid"
-            )
+            differences.append(f"{name} {_numbers(found)}, expected {_numbers(wanted)}")
+    if differences:
+        yield (
+            f"{_short(path)}: lies on another grid than {_short(other)}: found "
+            f"{'; '.join(differences)}. Export both on one grid"
+        )
 
 
 def orientation(direction: Sequence[float]) -> str:

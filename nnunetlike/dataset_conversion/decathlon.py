@@ -119,7 +119,7 @@ def _convert_images(source: Path, target: Path, processes: int) -> int:
         files,
         processes=processes,
         name=_file_name,
-        title=f"converting {source.name}",
+        title=f"converting {source.name}" if files else "",
     )
     return sum(written)
 

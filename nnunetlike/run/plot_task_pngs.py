@@ -1,0 +1,195 @@
+"""nnUNet_plot_task_pngs: one picture a case, with its labels drawn over the image."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.parallel import default_processes, process_map
+from nnunetlike.core.paths import preprocessed, raw_data, task_name
+from nnunetlike.core.typing import LabelMap
+from nnunetlike.data.dataset import SUFFIX, DatasetSpec
+from nnunetlike.data.imageio import format_of
+from nnunetlike.data.store import CaseStore
+from nnunetlike.evaluation.evaluator import score_case
+from nnunetlike.evaluation.overlay import Overlay, save_overlay
+from nnunetlike.run.command_line import CommandParser, run_command
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawCase:
+    """Files of one picture on the grid of the raw images."""
+
+    case_id: str
+    image: Path
+    reference: Path | None
+    prediction: Path | None
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser(
+        prog="nnUNet_plot_task_pngs",
+        description="Draws one picture a case: image and labels, in the slices with most "
+        "foreground. Shows the preprocessed training cases (highest resolution), or the raw ones.",
+    )
+    parser.add_argument("-t", required=True, help="task name or number")
+    parser.add_argument("-o", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument(
+        "-num_processes", type=int, default=default_processes(), help="worker processes"
+    )
+    parser.add_argument("-modality_idx", type=int, default=0, help="channel to show")
+    parser.add_argument("--use_raw", action="store_true", help="show the raw data")
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="FOLDER",
+        help="show the cases predicted in this folder beside their references (on the raw data)",
+    )
+    return parser
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draw every case."""
+    task = task_name(args.t)
+    if args.use_raw or args.predictions is not None:
+        folder = raw_data() / task
+        spec = DatasetSpec.load(folder / "dataset.json")
+        cases = _raw_cases(folder, spec, _channel(spec, args.modality_idx), args.predictions)
+        draw_raw = partial(_draw_raw, names=dict(spec.labels.names), target=args.o)
+        process_map(draw_raw, cases, processes=args.num_processes, name=_id_of, title="drawing")
+        count = len(cases)
+    else:
+        spec = DatasetSpec.load(preprocessed() / task / "dataset.json")
+        store = CaseStore(_stage_folder(preprocessed() / task))
+        draw = partial(
+            _draw_preprocessed,
+            store=store,
+            channel=_channel(spec, args.modality_idx),
+            names=dict(spec.labels.names),
+            target=args.o,
+        )
+        count = len(
+            process_map(draw, store.case_ids(), processes=args.num_processes, title="drawing")
+        )
+    print(f"{count} pictures are in {args.o}")
+
+
+def _channel(spec: DatasetSpec, channel: int) -> int:
+    if not 0 <= channel < len(spec.modalities):
+        known = ", ".join(f"{number} ({name})" for number, name in spec.modalities.items())
+        raise UsageError(f"-modality_idx {channel} does not exist; the task has {known}")
+    return channel
+
+
+def _raw_cases(
+    folder: Path, spec: DatasetSpec, channel: int, predictions: Path | None
+) -> list[RawCase]:
+    """Return the training cases, or all that have a prediction, test cases included.
+
+    Raises:
+        DataError: no case of the task has a prediction in the folder.
+    """
+    where = [(case_id, "imagesTr") for case_id in spec.training]
+    if predictions is None:
+        return [_raw_case(folder, spec, case_id, name, channel, None) for case_id, name in where]
+    where += [(case_id, "imagesTs") for case_id in spec.test]
+    cases = [
+        _raw_case(folder, spec, case_id, name, channel, predictions / f"{case_id}{SUFFIX}")
+        for case_id, name in where
+        if (predictions / f"{case_id}{SUFFIX}").is_file()
+    ]
+    if not cases:
+        raise DataError(
+            f"{predictions} holds no prediction of a case of {folder.name}; expected files such "
+            f"as {spec.training[0]}{SUFFIX}"
+        )
+    return cases
+
+
+def _raw_case(
+    folder: Path,
+    spec: DatasetSpec,
+    case_id: str,
+    images: str,
+    channel: int,
+    prediction: Path | None,
+) -> RawCase:
+    label = folder / "labelsTr" / f"{case_id}{SUFFIX}"
+    return RawCase(
+        case_id=case_id,
+        image=spec.image_files(folder / images, case_id)[channel],
+        reference=label if images == "imagesTr" else None,
+        prediction=prediction,
+    )
+
+
+def _stage_folder(folder: Path) -> Path:
+    """Return the folder of the preprocessed cases of the highest resolution."""
+    stages = [entry for entry in folder.glob("*_stage*") if CaseStore(entry).case_ids()]
+    volumes = [entry for entry in stages if "_2D_" not in entry.name]
+    if not stages:
+        raise DataError(
+            f"{folder} holds no preprocessed case. Run nnUNet_plan_and_preprocess, or show the raw "
+            "data with --use_raw"
+        )
+    return max(volumes or stages, key=lambda entry: int(entry.name.rpartition("stage")[2]))
+
+
+def _draw_raw(case: RawCase, *, names: dict[int, str], target: Path) -> None:
+    image, geometry = format_of(case.image).read([case.image])
+    label_maps: dict[str, LabelMap] = {}
+    for title, path in (("reference", case.reference), ("prediction", case.prediction)):
+        if path is None:
+            continue
+        label, _ = format_of(path).read_label(path)
+        if label.shape != geometry.shape:
+            raise DataError(
+                f"{path} has {label.shape} voxels (D, H, W) but the image {geometry.shape}"
+            )
+        label_maps[title] = label
+    if len(label_maps) == 2:
+        names = _with_dice(names, label_maps["prediction"], label_maps["reference"])
+    overlay = Overlay(
+        image=image[0],
+        label_maps=label_maps,
+        spacing=geometry.spacing,
+        names=names,
+        title=case.case_id,
+    )
+    save_overlay(overlay, target / f"{case.case_id}.png")
+
+
+def _with_dice(names: dict[int, str], prediction: LabelMap, reference: LabelMap) -> dict[int, str]:
+    labels = [label for label in names if label > 0]
+    structures = {str(label): (label,) for label in labels}
+    scores = score_case(prediction, reference, (1.0, 1.0, 1.0), structures)
+    return {label: f"{names[label]}, Dice {scores[str(label)]['Dice']:.3f}" for label in labels}
+
+
+def _draw_preprocessed(
+    case_id: str, *, store: CaseStore, channel: int, names: dict[int, str], target: Path
+) -> None:
+    data = store.load(case_id)
+    record = store.record(case_id)
+    overlay = Overlay(
+        image=data[channel],
+        label_maps={"reference": data[-1].astype("int16")},
+        spacing=record.spacing_after_resampling or record.original_spacing,
+        names=names,
+        title=case_id,
+    )
+    save_overlay(overlay, target / f"{case_id}.png")
+
+
+def _id_of(case: RawCase) -> str:
+    return case.case_id
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(plot, build_parser(), argv)
