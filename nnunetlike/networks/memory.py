@@ -1,0 +1,140 @@
+"""How much memory a step needs, found by rehearsing it on torch's `meta` device.
+
+Tensors of the `meta` device have shapes but no memory, and operations on them take no arithmetic;
+yet autograd keeps, recomputes and frees them as it does on a real device. So the peak of what is
+alive at once can be read off a rehearsal of the very network that will run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nnunetlike.networks import NetworkSpec, NetworkTask
+
+_FLOAT32 = 4
+_LOSS_COPIES = 3
+"""Tensors as large as the logits that a loss keeps: logits, softmax and log-softmax in float32."""
+
+
+def training_bytes(
+    network_spec: NetworkSpec,
+    task: NetworkTask,
+    patch_size: Sequence[int],
+    batch_size: int,
+    *,
+    bytes_per_value: int = _FLOAT32,
+) -> int:
+    """Return the bytes that are alive at the peak of one training step.
+
+    Counted are weights and momentum in float32; the image; every tensor that autograd keeps, each
+    storage once (inputs of convolutions and norms, outputs of activations and up-convolutions,
+    joined tensors); gradients of weights and of activations while they are alive; nodes that are
+    computed again when checkpointed; softmax and log-softmax of each head for the loss. Below four
+    bytes per value also the copies of the weights that autocast makes, and what stays float32 (the
+    loss, the gradients of weights). Not counted: workspaces of convolutions, fragmentation, and
+    the context of the device.
+
+    Args:
+        network_spec: network to build.
+        task: channels, classes and topology.
+        patch_size: axes of the patch, in voxels, multiples of the topology's divisor.
+        batch_size: patches per step on the device.
+        bytes_per_value: size of an activation: 4, or 2 under autocast.
+    """
+    network = _on_meta(network_spec, task)
+    with _Rehearsal(network) as rehearsal:
+        in_logits = _step(network, _image(task, patch_size, batch_size))
+    parameters = _parameters(network)
+    half = _FLOAT32 - bytes_per_value
+    mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
+    return 2 * _FLOAT32 * parameters + rehearsal.peak * bytes_per_value + mixed
+
+
+def inference_bytes(
+    network_spec: NetworkSpec,
+    task: NetworkTask,
+    patch_size: Sequence[int],
+    batch_size: int = 1,
+    *,
+    bytes_per_value: int = _FLOAT32,
+) -> int:
+    """Return the bytes of the weights and of all activations alive at the peak of a prediction.
+
+    Arguments and what is not counted are those of `training_bytes`.
+    """
+    network: Any = _on_meta(network_spec, task)  # any module with the attribute of the contract
+    network.deep_supervision = False
+    with torch.no_grad(), _Rehearsal(network) as rehearsal:
+        network(_image(task, patch_size, batch_size))
+    return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
+
+
+def _on_meta(network_spec: NetworkSpec, task: NetworkTask) -> nn.Module:
+    with torch.device("meta"):
+        return network_spec.build(task)
+
+
+def _image(task: NetworkTask, patch_size: Sequence[int], batch_size: int) -> Tensor:
+    return torch.empty(batch_size, task.channels, *patch_size, device="meta")
+
+
+def _step(network: nn.Module, image: Tensor) -> int:
+    """Go forward and backward with a loss that keeps what Dice and cross-entropy keep.
+
+    Returns:
+        How many values the logits of all heads have.
+    """
+    output = network(image)
+    heads: list[Tensor] = output if isinstance(output, list) else [output]
+    loss = torch.stack([h.softmax(1).sum() + h.log_softmax(1).sum() for h in heads]).sum()
+    loss.backward()
+    return sum(head.numel() for head in heads)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+class _Rehearsal(TorchDispatchMode):
+    """While entered, follows the storages that operations make, until they are freed.
+
+    `peak` is the largest number of values alive at once; those of the network's parameters, which
+    exist before, do not count.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive = 0
+        self._known = {p.untyped_storage()._cdata for p in network.parameters()}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Carry out an operation and take note of the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._meet(leaf)
+        return result
+
+    def _meet(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, values = storage._cdata, storage.nbytes() // tensor.element_size()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self._alive += values
+        self.peak = max(self.peak, self._alive)
+        weakref.finalize(storage, self._part, key, values).atexit = False
+
+    def _part(self, key: int, values: int) -> None:
+        self._known.discard(key)
+        self._alive -= values
