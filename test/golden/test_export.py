@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  the name the field uses
+import SimpleITK as sitk
 
 from nnunetlike.core.serialization import load_json, load_pickle
 from nnunetlike.data.record import CaseRecord
@@ -39,7 +39,7 @@ def _settings(kwargs: Row) -> ExportSettings:
 def test_label_files_are_v1s(golden: Path, tmp_path: Path, case: str) -> None:
     arrays = np.load(golden / "arrays" / "export.npz")
     probabilities = arrays[f"{case}_softmax"]
-    for row in (r for r in _rows(golden, case) if "written" in r and r["written"]):
+    for row in (r for r in _rows(golden, case) if r.get("written")):
         settings = _settings(row["kwargs"])
         record = CaseRecord.from_v1(row["properties"])
         path = tmp_path / f"{row['variant']}.nii.gz"

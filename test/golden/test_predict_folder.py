@@ -1,0 +1,172 @@
+"""nnUNet_predict over folders: workers, folds, checkpoints, faults. Models were trained by v1."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import save_json
+from nnunetlike.inference.model_bundle import load_bundle
+from nnunetlike.inference.predict import PredictionSettings, predict_case
+from nnunetlike.networks.model_files import load_model_file
+from nnunetlike.run.predict import main
+
+CPU = torch.device("cpu")
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def model(golden: Path, home: Path) -> Path:
+    """The 2D model of v1 in a results folder of its own."""
+    shutil.copytree(golden / "model" / "RESULTS_FOLDER", home / "results")
+    return home / "results/nnUNet/2d/Task071_CTISO/nnUNetTrainerV2__nnUNetPlans_tiny"
+
+
+@pytest.fixture
+def images(golden: Path, home: Path) -> Path:
+    """Two cases; the second is the first upside down."""
+    folder = home / "images"
+    folder.mkdir()
+    source = golden / "model" / "input" / "ct_test0_0000.nii.gz"
+    shutil.copyfile(source, folder / "a_0000.nii.gz")
+    image = sitk.ReadImage(str(source))
+    sitk.WriteImage(image[:, :, ::-1], str(folder / "b_0000.nii.gz"))
+    return folder
+
+
+@pytest.fixture
+def run(model: Path, images: Path, home: Path) -> Run:
+    """Run nnUNet_predict with the 2D model, without mirroring, in this process."""
+
+    def predict(*options: str) -> int:
+        return main(
+            ["-i", str(images), "-o", str(home / "out"), "-t", "71", "-m", "2d", "-p",
+             "nnUNetPlans_tiny", "--device", "cpu", "--disable_tta",
+             "--num_threads_preprocessing", "0", "--num_threads_nifti_save", "0", *options]
+        )  # fmt: skip
+
+    return predict
+
+
+def _labels(path: Path) -> np.ndarray:
+    return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_workers_write_what_one_process_writes(run: Run, home: Path) -> None:
+    assert run() == 0
+    alone = {case: _labels(home / "out" / f"{case}.nii.gz") for case in "ab"}
+    workers = ["--num_threads_preprocessing", "1", "--num_threads_nifti_save", "1"]
+    assert run("--overwrite_existing", "-z", *workers) == 0
+    for case, label in alone.items():
+        assert np.array_equal(_labels(home / "out" / f"{case}.nii.gz"), label)
+    expected = {f"{case}{ending}" for case in "ab" for ending in (".nii.gz", ".npz", ".pkl")}
+    assert _names(home / "out") == expected | {"plans.pkl", "prediction_time.txt"}
+
+
+def test_a_case_that_fails_is_named_and_the_others_are_written(
+    run: Run, images: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "aa_0000.nii.gz").write_bytes(b"not an image")
+    assert run("--num_threads_preprocessing", "2") == 3
+    message = capsys.readouterr().err
+    assert "1 of 3 cases failed" in message and "aa: " in message
+    assert {"a.nii.gz", "b.nii.gz"} < _names(home / "out")
+    assert "aa.nii.gz" not in _names(home / "out")
+
+
+def test_finished_cases_are_left_unless_overwritten(run: Run, home: Path) -> None:
+    (home / "out").mkdir()
+    (home / "out" / "a.nii.gz").write_text("kept")
+    assert run() == 0
+    assert (home / "out" / "a.nii.gz").read_text() == "kept"
+    assert run("--overwrite_existing") == 0
+    assert _labels(home / "out" / "a.nii.gz").shape == (42, 41, 53)
+
+
+def test_a_case_without_its_probabilities_is_not_finished_with_save_npz(
+    run: Run, home: Path
+) -> None:
+    (home / "out").mkdir()
+    (home / "out" / "a.nii.gz").write_text("half")
+    assert run("-z") == 0
+    assert "a.npz" in _names(home / "out")
+
+
+def test_parts_share_the_cases(run: Run, home: Path) -> None:
+    assert run("--part_id", "1", "--num_parts", "2") == 0
+    assert {n for n in _names(home / "out") if n.endswith(".nii.gz")} == {"b.nii.gz"}
+
+
+def test_postprocessing_of_the_model_is_copied_and_applied(
+    run: Run, model: Path, home: Path
+) -> None:
+    assert run() == 0
+    before = _labels(home / "out" / "a.nii.gz")
+    save_json(
+        {"for_which_classes": [[1, 2]], "min_valid_object_sizes": "None"},
+        model / "postprocessing.json",
+    )
+    assert run("--overwrite_existing") == 0
+    after = _labels(home / "out" / "a.nii.gz")
+    assert "postprocessing.json" in _names(home / "out")
+    assert 0 < (after > 0).sum() < (before > 0).sum()
+
+
+def test_probabilities_of_folds_are_averaged(model: Path) -> None:
+    shutil.copytree(model / "fold_0", model / "fold_1")
+    path = model / "fold_1" / "model_final_checkpoint.model"
+    content = torch.load(path, weights_only=False)
+    for tensor in content["state_dict"].values():
+        tensor.mul_(0.9)
+    torch.save(content, path)
+    image = np.random.default_rng(0).normal(size=(1, 2, 48, 48)).astype(np.float32)
+    settings = PredictionSettings(device=CPU, mirror=False)
+    single = [predict_case(load_bundle(model, [fold]), image, settings) for fold in (0, 1)]
+    bundle = load_bundle(model)
+    assert bundle.folds == ("fold_0", "fold_1")
+    assert np.abs(single[0] - single[1]).max() > 1e-3
+    for _ in range(2):  # weights are swapped back for the next image
+        found = predict_case(bundle, image, settings)
+        assert found == pytest.approx((single[0] + single[1]) / 2, abs=1e-6)
+
+
+def test_the_fold_all_is_used_when_asked_for(model: Path) -> None:
+    (model / "fold_0").rename(model / "all")
+    with pytest.raises(DataError, match="Ask for the fold 'all'"):
+        load_bundle(model)
+    assert load_bundle(model, ["all"]).folds == ("all",)
+
+
+def test_a_missing_checkpoint_is_replaced_with_a_warning(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = load_bundle(model, [0], "model_best")
+    assert "model_best.model; taking model_final_checkpoint.model" in caplog.text
+    assert bundle.checkpoints[0].name == "model_final_checkpoint.model"
+
+
+def test_missing_folds_are_listed_with_those_found(model: Path) -> None:
+    with pytest.raises(DataError, match="no checkpoint for fold_3; folds found: fold_0"):
+        load_bundle(model, [0, 3])
+
+
+def test_a_missing_model_is_answered_with_those_that_exist(model: Path) -> None:
+    with pytest.raises(DataError, match="holds: nnUNetTrainerV2__nnUNetPlans_tiny"):
+        load_bundle(model.parent / "nnUNetTrainerV3__nnUNetPlans_tiny")
+
+
+def test_a_bundle_predicts_with_the_strategy_of_its_network(model: Path) -> None:
+    bundle = load_bundle(model)
+    assert bundle.plans == load_model_file(bundle.checkpoints[0]).plans
+    assert not bundle.network.training and bundle.network.deep_supervision is False
