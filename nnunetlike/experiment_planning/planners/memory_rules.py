@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from nnunetlike.core.errors import PlanError
+from nnunetlike.core.typing import Size
 from nnunetlike.experiment_planning.planners.common import Pooling, memory_estimate
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.memory import training_bytes
@@ -89,38 +89,26 @@ class NetworkMemory:
         """Tell whether two patches stay within the budget."""
         if not self.formula.fits(pooling, demand):
             return False
-        fixed, per_patch = self._cost(pooling, demand)
-        return fixed + 2 * per_patch <= self.budget_bytes
+        return self._bytes(pooling, demand, 2) <= self.budget_bytes
 
     def batch_size(self, pooling: Pooling, demand: Demand) -> int:
-        """Return how many patches stay within the budget.
-
-        Raises:
-            PlanError: fewer than two do, however small the patch.
-        """
-        fixed, per_patch = self._cost(pooling, demand)
-        size = (self.budget_bytes - fixed) // per_patch
-        if size < 2:
-            raise PlanError(
-                f"{self.network} does not fit: two patches of {pooling.patch_size} need "
-                f"{fixed + 2 * per_patch} bytes of {self.budget_bytes}. Use another planner"
-            )
-        return size
+        """Return how many patches stay within the budget, at least 2; each adds the same."""
+        one, two = (self._bytes(pooling, demand, batch_size) for batch_size in (1, 2))
+        return 2 + max(0, self.budget_bytes - two) // (two - one)
 
     @property
     def budget_bytes(self) -> int:
         """Bytes that a U-Net needs for two patches at the formula's reference."""
         return _budget_bytes(self.formula.reference)
 
-    def _cost(self, pooling: Pooling, demand: Demand) -> tuple[int, int]:
-        return _bytes(self.network, demand, pooling.topology, pooling.patch_size)
+    def _bytes(self, pooling: Pooling, demand: Demand, batch_size: int) -> int:
+        return _bytes(self.network, demand, pooling.topology, pooling.patch_size, batch_size)
 
 
 @cache
 def _bytes(
-    network: str, demand: Demand, topology: Topology, patch_size: tuple[int, ...]
-) -> tuple[int, int]:
-    """Return the bytes for weights, and for each patch of a batch."""
+    network: str, demand: Demand, topology: Topology, patch_size: Size, batch_size: int
+) -> int:
     task = NetworkTask(
         channels=demand.channels,
         classes=demand.classes,
@@ -128,9 +116,7 @@ def _bytes(
         base_features=demand.base_features,
         conv_per_stage=demand.conv_per_stage,
     )
-    spec = NETWORKS.get(network)()
-    one, two = (training_bytes(spec, task, patch_size, batch_size) for batch_size in (1, 2))
-    return 2 * one - two, two - one
+    return training_bytes(NETWORKS.get(network)(), task, patch_size, batch_size)
 
 
 @cache
@@ -138,6 +124,8 @@ def _budget_bytes(reference: float) -> int:
     topology = Topology.of([[2, 2, 2]] * 5, [[3, 3, 3]] * 6)
     pooling = Pooling(topology, (128, 128, 128), (5, 5, 5))
     demand = Demand(channels=1, classes=3)
-    fixed, per_patch = _bytes("unet", demand, topology, pooling.patch_size)
+    one, two = (
+        _bytes("unet", demand, topology, pooling.patch_size, batch_size) for batch_size in (1, 2)
+    )
     estimate = memory_estimate(pooling, channels=1, classes=3)
-    return int(fixed + 2 * per_patch * reference / estimate)
+    return int(2 * one - two + 2 * (two - one) * reference / estimate)

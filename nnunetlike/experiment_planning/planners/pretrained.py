@@ -1,0 +1,54 @@
+"""Plans taken over from another data set, so that its network can be trained further on this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nnunetlike.core.errors import PlanError
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.v1 import load_plans
+
+PRETRAINED_PLANNER = "ExperimentPlanner3D_v21_Pretrained"
+"""What users type; it is not in the registry because it needs a file and a name."""
+
+
+@dataclass(frozen=True)
+class PretrainedPlanner:
+    """Gives the plans of a file with the classes of this data set.
+
+    Everything else, the intensities for normalising CT included, is that of the other data set.
+
+    Args:
+        path: 3D plans of v1 or ours.
+        name: what the user calls them; part of the identifiers.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def plans_identifier(self) -> str:
+        """`nnUNetPlans_pretrained_NAME`."""
+        return f"nnUNetPlans_pretrained_{self.name}"
+
+    def plan(self, fingerprint: Fingerprint) -> Plans:
+        """Return the plans of the file for the classes of `fingerprint`.
+
+        Raises:
+            PlanError: the file's plans are 2D, or for another number of channels.
+        """
+        plans = load_plans(self.path)
+        if any(stage.dimension != 3 for stage in plans.stages.values()):
+            raise PlanError(f"{self.path} holds 2D plans; give the file ending in _plans_3D.pkl")
+        if plans.num_channels != len(fingerprint.modalities):
+            raise PlanError(
+                f"{self.path} is for {plans.num_channels} channels, this data set has "
+                f"{len(fingerprint.modalities)}; its network cannot be trained further on it"
+            )
+        return replace(
+            plans,
+            classes=fingerprint.classes,
+            data_identifier=f"nnUNetData_pretrained_{self.name}",
+        )

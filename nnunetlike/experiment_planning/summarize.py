@@ -1,0 +1,157 @@
+"""Fingerprints and plans in words, with what they will cost in memory and on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from nnunetlike.networks import NETWORKS, NetworkTask
+from nnunetlike.networks.memory import training_bytes
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.preprocessing.preprocessor import Preprocessor, resampled_shape
+
+NETWORK_NAMES = {"unet": "U-Net", "unet_plus_plus": "UNet++"}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory that training can use on this machine."""
+
+    device: str
+    total_bytes: int
+
+
+def machine_memory() -> Memory:
+    """Return the memory of the first GPU, or of the machine where there is none."""
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        return Memory(str(device.name), int(device.total_memory))
+    return Memory("RAM, no GPU", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def stage_names(plans: Plans) -> dict[int, str]:
+    """Return the configuration that trains on each stage, by stage number."""
+    if any(stage.dimension == 2 for stage in plans.stages.values()):
+        return dict.fromkeys(plans.stages, "2d")
+    last = max(plans.stages)
+    return {number: "3d_fullres" if number == last else "3d_lowres" for number in plans.stages}
+
+
+def describe_fingerprint(fingerprint: Fingerprint) -> str:
+    """Return what was found in a data set: cases, channels, labels, sizes, spacings."""
+    sizes, spacings = np.vstack(fingerprint.sizes), np.vstack(fingerprint.spacings)
+    channels = ", ".join(f"{i} {name}" for i, name in fingerprint.modalities.items())
+    kept = float(np.median(list(fingerprint.size_reductions.values())))
+    return "\n".join(
+        [
+            f"  cases           {len(sizes)}",
+            f"  channels        {channels}",
+            f"  labels          {', '.join(map(str, fingerprint.classes))}, and 0 for background",
+            f"  median size     {_times(np.median(sizes, 0))} voxels (D x H x W) after cropping",
+            f"  size range      {_times(sizes.min(0))} to {_times(sizes.max(0))}",
+            f"  median spacing  {_times(np.median(spacings, 0))} mm",
+            f"  spacing range   {_times(spacings.min(0))} to {_times(spacings.max(0))} mm",
+            f"  cropping kept   {kept:.0%} of the median case",
+        ]
+    )
+
+
+def plans_table(plans: Plans) -> str:
+    """Return the decisions of plans: one column per stage, axes transposed as the plans say."""
+    names = stage_names(plans)
+    stages = list(plans.stages.items())
+    rows = [
+        ("", [f"{names[i]} (stage {i})" for i, _ in stages]),
+        ("spacing, mm", [_times(stage.spacing) for _, stage in stages]),
+        ("median size", [_times(stage.median_shape) for _, stage in stages]),
+        ("patch size", [_times(stage.patch_size) for _, stage in stages]),
+        ("batch size", [str(stage.batch_size) for _, stage in stages]),
+        ("poolings per axis", [_times(stage.num_pool_per_axis) for _, stage in stages]),
+        ("strides", [_chain(stage.topology.pool_op_kernel_sizes) for _, stage in stages]),
+        ("kernels", [_chain(stage.topology.conv_kernel_sizes) for _, stage in stages]),
+    ]
+    widths = [max(len(row[i]) for _, row in rows) for i in range(len(stages))]
+    lines = [
+        f"  {title:<18}" + "   ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True))
+        for title, row in rows
+    ]
+    schemes = ", ".join(f"{i} {name}" for i, name in plans.normalization_schemes.items())
+    lines.append(f"  {'normalisation':<18}{schemes}")
+    lines.append(f"  {'axes':<18}{_times(plans.transpose_forward)} (order after transposing)")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]:
+    """Return bytes to train each network on a stage, in single and in mixed precision."""
+    task = NetworkTask(
+        channels=plans.num_channels,
+        classes=plans.num_classes,
+        topology=stage.topology,
+        base_features=plans.base_features,
+        conv_per_stage=plans.conv_per_stage,
+    )
+    return {
+        network: (
+            _training_bytes(network, task, stage.patch_size, stage.batch_size, 4),
+            _training_bytes(network, task, stage.patch_size, stage.batch_size, 2),
+        )
+        for network in NETWORK_NAMES
+    }
+
+
+def describe_memory(plans: Plans, memory: Memory) -> str:
+    """Return what training will need at each stage, and whether this machine has it."""
+    lines = [f"  memory to train, of {memory.total_bytes / GIB:.1f} GiB here ({memory.device})"]
+    for number, name in stage_names(plans).items():
+        for network, (single, mixed) in training_needs(plans, plans.stages[number]).items():
+            fits = single <= memory.total_bytes or mixed <= memory.total_bytes
+            verdict = "" if fits else "   does not fit"
+            lines.append(
+                f"    {name:<12}{NETWORK_NAMES[network]:<8}{single / GIB:6.1f} GiB with --fp32, "
+                f"{mixed / GIB:6.1f} GiB mixed{verdict}"
+            )
+    return "\n".join(lines)
+
+
+def disk_bytes(plans: Plans) -> int:
+    """Return the most that preprocessing will write: each stage packed, and unpacked to train.
+
+    The packed files are counted as if they did not compress.
+    """
+    voxels = sum(math.prod(shape) for stage in plans.stages for shape in _shapes(plans, stage))
+    return 2 * voxels * (plans.num_channels + 1) * 4
+
+
+def _shapes(plans: Plans, number: int) -> Iterable[tuple[int, int, int]]:
+    """Yield the shape of every case at a stage."""
+    preprocessor = Preprocessor(plans, number)
+    axes = plans.transpose_forward
+    for size, spacing in zip(plans.fingerprint.sizes, plans.fingerprint.spacings, strict=True):
+        a, b, c = (spacing[axis] for axis in axes)
+        depth, height, width = (size[axis] for axis in axes)
+        target = preprocessor.target_spacing((a, b, c))
+        yield resampled_shape((depth, height, width), (a, b, c), target)
+
+
+@cache
+def _training_bytes(
+    network: str, task: NetworkTask, patch: tuple[int, ...], batch_size: int, value_bytes: int
+) -> int:
+    spec = NETWORKS.get(network)()
+    return training_bytes(spec, task, patch, batch_size, bytes_per_value=value_bytes)
+
+
+def _times(values: Iterable[float]) -> str:
+    return " x ".join(f"{float(value):.4g}" for value in values)
+
+
+def _chain(sizes: Sequence[tuple[int, ...]]) -> str:
+    return " ".join("".join(map(str, size)) for size in sizes) or "none"

@@ -1,0 +1,263 @@
+"""nnUNet_plan_and_preprocess: from a raw task to plans, splits and preprocessed cases."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.parallel import default_processes
+from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
+from nnunetlike.core.serialization import save_pickle_with_twin
+from nnunetlike.data.integrity import verify_dataset_integrity
+from nnunetlike.data.splits import load_splits, make_splits, save_splits
+from nnunetlike.data.store import CaseStore
+from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
+from nnunetlike.experiment_planning.planners import PLANNERS, Planner
+from nnunetlike.experiment_planning.planners.pretrained import (
+    PRETRAINED_PLANNER,
+    PretrainedPlanner,
+)
+from nnunetlike.experiment_planning.summarize import (
+    GIB,
+    describe_fingerprint,
+    describe_memory,
+    disk_bytes,
+    machine_memory,
+    plans_table,
+)
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
+from nnunetlike.preprocessing.pipeline import preprocess_dataset
+from nnunetlike.run.command_line import CommandParser, run_command
+
+FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """Folders of one task."""
+
+    name: str
+    raw: Path
+    cropped: Path
+    preprocessed: Path
+
+
+def build_parser() -> CommandParser:
+    """Return the parser of the command."""
+    parser = CommandParser(
+        prog="nnUNet_plan_and_preprocess",
+        description="Crops the cases of raw tasks, measures them, plans networks for them and "
+        "writes preprocessed cases. Cases that were cropped before are cropped again only if their "
+        "files have changed.",
+    )
+    parser.add_argument(
+        "-t", "--task_ids", nargs="+", required=True, help="numbers or names of tasks: 4 505"
+    )
+    parser.add_argument(
+        "-pl3d",
+        "--planner3d",
+        default="ExperimentPlanner3D_v21",
+        help="3D planner; None plans no 3D network",
+    )
+    parser.add_argument(
+        "-pl2d",
+        "--planner2d",
+        default="ExperimentPlanner2D_v21",
+        help="2D planner; None plans no 2D network",
+    )
+    parser.add_argument("-no_pp", action="store_true", help="plan only, do not preprocess")
+    processes = default_processes()
+    parser.add_argument(
+        "-tl", type=_positive, default=processes, help="processes for the low resolution"
+    )
+    parser.add_argument(
+        "-tf",
+        type=_positive,
+        default=processes,
+        help="processes for cropping, the full resolution and 2D",
+    )
+    parser.add_argument(
+        "--verify_dataset_integrity", action="store_true", help="check the raw tasks first"
+    )
+    parser.add_argument(
+        "-overwrite_plans",
+        type=Path,
+        metavar="FILE",
+        help=f"plans of another data set to take over; needs -pl3d {PRETRAINED_PLANNER}",
+    )
+    parser.add_argument(
+        "-overwrite_plans_identifier", metavar="NAME", help="name for the plans taken over"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(plan_and_preprocess, build_parser(), argv)
+
+
+def plan_and_preprocess(args: argparse.Namespace) -> None:
+    """Plan and preprocess all tasks named on the command line."""
+    planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
+    tasks = [_task(text) for text in args.task_ids]
+    if args.verify_dataset_integrity:
+        for task in tasks:
+            print(f"{task.name}: checking the raw data")
+            print(verify_dataset_integrity(task.raw, processes=args.tf))
+    for task in tasks:
+        _run_task(task, planners, args)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
+def _planner_3d(args: argparse.Namespace) -> Planner | None:
+    """Return the 3D planner the user asks for.
+
+    Raises:
+        UsageError: it does not exist, or options that belong together are not given together.
+    """
+    together = (
+        args.planner3d == PRETRAINED_PLANNER,
+        args.overwrite_plans is not None,
+        args.overwrite_plans_identifier is not None,
+    )
+    if any(together) and not all(together):
+        raise UsageError(
+            f"to take plans over, give all three: -pl3d {PRETRAINED_PLANNER} -overwrite_plans FILE "
+            "-overwrite_plans_identifier NAME"
+        )
+    if all(together):
+        return PretrainedPlanner(args.overwrite_plans, args.overwrite_plans_identifier)
+    return None if args.planner3d == "None" else PLANNERS.get(args.planner3d)
+
+
+def _planner_2d(args: argparse.Namespace) -> Planner | None:
+    if args.overwrite_plans is not None:
+        if args.planner2d != "None":
+            print("Plans can be taken over in 3D only; nothing is planned in 2D.")
+        return None
+    return None if args.planner2d == "None" else PLANNERS.get(args.planner2d)
+
+
+def _task(text: str) -> _Task:
+    name = task_name(text)
+    raw = raw_data() / name
+    if not (raw / "dataset.json").is_file():
+        raise DataError(
+            f"{raw / 'dataset.json'} does not exist. Put the raw task there, or convert it with "
+            "nnUNet_convert_decathlon_task"
+        )
+    return _Task(
+        name=name, raw=raw, cropped=cropped_data() / name, preprocessed=preprocessed() / name
+    )
+
+
+def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace) -> None:
+    print(f"{task.name}: cropping and measuring")
+    fingerprint = extract_fingerprint(task.raw, task.cropped, processes=args.tf)
+    print(f"{task.name}: found\n{describe_fingerprint(fingerprint)}")
+    task.preprocessed.mkdir(parents=True, exist_ok=True)
+    save_pickle_with_twin(
+        fingerprint_to_v1(fingerprint), task.preprocessed / "dataset_properties.pkl"
+    )
+    shutil.copyfile(task.raw / "dataset.json", task.preprocessed / "dataset.json")
+    _copy_labels(task)
+    _write_splits(task, list(fingerprint.size_reductions))
+    planned = [
+        _write_plans(task, planner, dimension, fingerprint)
+        for dimension, planner in planners.items()
+        if planner is not None
+    ]
+    _report_disk(task, planned)
+    if not args.no_pp:
+        for plans in planned:
+            _preprocess(task, plans, fingerprint, args)
+
+
+def _copy_labels(task: _Task) -> None:
+    """Copy the labels, without those of cases that dataset.json lists no more."""
+    target = task.preprocessed / LABELS_FOLDER
+    if target.is_dir():
+        shutil.rmtree(target)
+    shutil.copytree(task.cropped / LABELS_FOLDER, target)
+
+
+def _write_splits(task: _Task, case_ids: list[str]) -> None:
+    """Write five folds, unless the task has splits already or too few cases."""
+    path = task.preprocessed / "splits_final.pkl"
+    if path.is_file():
+        known = {case for split in load_splits(path) for case in (*split.train, *split.val)}
+        if known == set(case_ids):
+            print(f"{task.name}: {path.name} exists and is kept")
+        else:
+            print(
+                f"warning: {path} is kept, but its cases are not those of dataset.json: "
+                f"{_listed(known ^ set(case_ids))}. Delete it to have new folds made"
+            )
+    elif len(case_ids) < FOLDS:
+        print(
+            f"{task.name}: {len(case_ids)} cases are too few for {FOLDS} folds; train with fold "
+            "'all'"
+        )
+    else:
+        save_splits(make_splits(case_ids, FOLDS), path)
+
+
+def _listed(case_ids: set[str], most: int = 10) -> str:
+    ids = sorted(case_ids)
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+
+
+def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fingerprint) -> Plans:
+    plans = planner.plan(fingerprint)
+    if any(f"{stage.dimension}D" != dimension for stage in plans.stages.values()):
+        raise UsageError(
+            f"the planner {PLANNERS.name_of(planner)} does not plan in {dimension}; give it with "
+            f"{'-pl2d' if dimension == '3D' else '-pl3d'}"
+        )
+    plans = replace(
+        plans,
+        case_files=tuple(str(task.cropped / f"{c}.npz") for c in fingerprint.size_reductions),
+        preprocessed_folder=str(task.preprocessed),
+    )
+    path = task.preprocessed / f"{planner.plans_identifier}_plans_{dimension}.pkl"
+    save_plans(plans, path)
+    print(f"{task.name}: decided in {dimension}, {path.name}\n{plans_table(plans)}")
+    print(describe_memory(plans, machine_memory()))
+    return plans
+
+
+def _report_disk(task: _Task, planned: Sequence[Plans]) -> None:
+    needed = sum(disk_bytes(plans) for plans in planned)
+    free = shutil.disk_usage(task.preprocessed).free
+    print(
+        f"{task.name}: preprocessed cases need at most {needed / GIB:.2f} GiB, half of it when "
+        f"training unpacks them; {free / GIB:.1f} GiB are free"
+    )
+    if needed > free:
+        print("warning: this may be too little; free some space, or plan fewer configurations")
+
+
+def _preprocess(
+    task: _Task, plans: Plans, fingerprint: Fingerprint, args: argparse.Namespace
+) -> None:
+    last = max(plans.stages)
+    preprocess_dataset(
+        plans,
+        CaseStore(task.cropped),
+        task.preprocessed,
+        list(fingerprint.size_reductions),
+        processes=lambda stage: args.tf if stage == last else args.tl,
+    )
+    folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
+    print(f"{task.name}: wrote {len(fingerprint.sizes)} cases to {folders}")
