@@ -1,0 +1,80 @@
+"""Choices of device and precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetlike.core.errors import UsageError
+from nnunetlike.training import runtime as runtimes
+from nnunetlike.training.runtime import (
+    SingleProcess,
+    autocast_dtype,
+    choose_device,
+    choose_precision,
+    free_memory,
+    seed_everything,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_a_device_torch_does_not_know_is_named() -> None:
+    with pytest.raises(UsageError, match="knows no device 'gpu'"):
+        choose_device("gpu")
+
+
+def test_a_cuda_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UsageError, match="torch sees"):
+        choose_device("cuda:99")
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_cpu_computes_in_bfloat16_where_it_can(
+    has: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "cpu_has_bfloat16", lambda: has)
+    assert choose_precision(CPU, fp32=False) == precision
+
+
+def test_cuda_computes_in_float16_with_a_loss_scale() -> None:
+    assert choose_precision(torch.device("cuda"), fp32=False) == "fp16"
+    assert autocast_dtype("fp16") is torch.float16
+
+
+def test_fp32_switches_autocast_off() -> None:
+    assert choose_precision(torch.device("cuda"), fp32=True) == "fp32"
+    a = torch.ones(2, 2)
+    with SingleProcess(CPU, "fp32").autocast():
+        assert (a @ a).dtype is torch.float32
+    with SingleProcess(CPU, "bf16").autocast():
+        assert (a @ a).dtype is torch.bfloat16
+
+
+def test_batch_becomes_tensors_of_the_same_values() -> None:
+    image, label = np.ones((1, 1, 2, 2), np.float32), np.zeros((1, 2, 2), np.int16)
+    batch = SingleProcess(CPU).to_device({"image": image, "label": label, "case_ids": ["a"]})
+    assert torch.equal(batch["image"], torch.ones(1, 1, 2, 2))
+    assert batch["label"].dtype is torch.int16
+    assert batch["case_ids"] == ["a"]
+
+
+def test_a_loss_scale_survives_its_checkpoint() -> None:
+    runtime = SingleProcess(CPU, "fp16")
+    content = runtime.state_dict()
+    content["amp_grad_scaler"]["scale"] = 1024.0
+    other = SingleProcess(CPU, "fp16")
+    other.load_state_dict(content)
+    assert other.state_dict()["amp_grad_scaler"]["scale"] == 1024.0
+
+
+def test_free_memory_is_positive() -> None:
+    assert (free_memory(CPU) or 1) > 0
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    seed_everything(3, deterministic=False)
+    first = torch.rand(3)
+    seed_everything(3, deterministic=False)
+    assert torch.equal(first, torch.rand(3))
