@@ -26,9 +26,7 @@ COLOURS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "contrast": lambda x, c: intensity.contrast(x, c["factor"]),
     "mult": lambda x, c: intensity.brightness(x, c["factor"]),
     "blur": lambda x, c: intensity.blur(x, c["sigma"]),
-    "lowres": lambda x, c: intensity.low_resolution(
-        x, c["zoom"], in_plane=c["ignore_axes"] == [0]
-    ),
+    "lowres": lambda x, c: intensity.low_resolution(x, c["zoom"], in_plane=c["ignore_axes"] == [0]),
 }
 
 
@@ -44,9 +42,7 @@ def cases(golden: Path) -> list[dict[str, Any]]:
     return list(content["cases"])
 
 
-def test_rotation_and_scaling_are_v1s(
-    arrays: dict[str, Any], cases: list[dict[str, Any]]
-) -> None:
+def test_rotation_and_scaling_are_v1s(arrays: dict[str, Any], cases: list[dict[str, Any]]) -> None:
     checked = 0
     for case in (case for case in cases if case["kind"].startswith("spatial")):
         key, base = case["key"], case["key"].rsplit("_", 1)[0]
