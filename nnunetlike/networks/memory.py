@@ -49,7 +49,8 @@ def training_bytes(
         bytes_per_value: size of an activation: 4, or 2 under autocast.
     """
     network = _on_meta(network_spec, task)
-    with _Rehearsal(network) as rehearsal:
+    rehearsal = _Rehearsal(network)
+    with rehearsal:
         in_logits = _step(network, _image(task, patch_size, batch_size))
     parameters = _parameters(network)
     half = _FLOAT32 - bytes_per_value
@@ -71,7 +72,8 @@ def inference_bytes(
     """
     network: Any = _on_meta(network_spec, task)  # any module with the attribute of the contract
     network.deep_supervision = False
-    with torch.no_grad(), _Rehearsal(network) as rehearsal:
+    rehearsal = _Rehearsal(network)
+    with torch.no_grad(), rehearsal:
         network(_image(task, patch_size, batch_size))
     return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
 
@@ -111,8 +113,8 @@ class _Rehearsal(TorchDispatchMode):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.peak = 0
-        self._alive = 0
+        self.peak: int = 0
+        self._alive: int = 0
         self._known = {p.untyped_storage()._cdata for p in network.parameters()}
 
     def __torch_dispatch__(
