@@ -13,10 +13,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from nnunetlike.core.errors import DataError, NnunetlikeError, UsageError
-from nnunetlike.core.serialization import save_json
+from nnunetlike.core.errors import DataError, NnunetlikeError, ResourceError, UsageError
+from nnunetlike.core.parallel import available_cores
+from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.inference.background import Behind, ahead, named, worker_pool
@@ -29,7 +31,7 @@ from nnunetlike.inference.export import (
     export_probabilities,
 )
 from nnunetlike.inference.model_bundle import ModelBundle
-from nnunetlike.inference.strategies import Request
+from nnunetlike.inference.strategies import Request, Strategy
 from nnunetlike.postprocessing.determine import load_postprocessing
 from nnunetlike.preprocessing.label_export import resampled_argmax
 
@@ -59,7 +61,7 @@ class PredictionSettings:
 
     preprocessing_processes: int = 6
     export_processes: int = 2
-    """Worker processes; 0 works in this process."""
+    """Worker processes, never more than cores; 0 works in this process."""
 
     autocast: torch.dtype | None = None
     accumulate_on_device: bool | None = None
@@ -92,10 +94,15 @@ def predict_folder(
         settings: see there.
 
     Raises:
+        UsageError: both folders are one.
         DataError: inputs are missing, or some cases failed; the others are written then.
         WorkerError: a worker process died.
     """
     begin = time.time()
+    if output.resolve() == images.resolve():
+        raise UsageError(
+            f"{output} holds the images; give predictions a folder of their own with -o"
+        )
     cases = find_cases(images, bundle.plans.modalities)[settings.part :: settings.parts]
     output.mkdir(parents=True, exist_ok=True)
     destinations = _destinations(bundle, cases, output, settings)
@@ -116,7 +123,13 @@ def predict_folder(
 def predict_case(
     bundle: ModelBundle, image: FloatArray, settings: PredictionSettings
 ) -> npt.NDArray[np.float32]:
-    """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds."""
+    """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds.
+
+    One network is in memory, and with several folds two arrays of probabilities.
+
+    Raises:
+        ResourceError: the memory of the GPU ran out.
+    """
     patch = bundle.plans.stages[bundle.stage].patch_size
     request = Request(
         patch_size=patch,
@@ -128,10 +141,22 @@ def predict_case(
     )
     total: npt.NDArray[np.float32] | None = None
     for network in bundle.networks(settings.device):
-        found = bundle.strategy(network, image, request)
+        found = _on_device(bundle.strategy, network, image, request)
         total = found if total is None else np.add(total, found, out=total)
     assert total is not None  # a bundle has a fold
     return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
+
+
+def _on_device(
+    strategy: Strategy, network: nn.Module, image: FloatArray, request: Request
+) -> npt.NDArray[np.float32]:
+    try:
+        return strategy(network, image, request)
+    except torch.cuda.OutOfMemoryError:
+        raise ResourceError(
+            f"the memory of {request.device} ran out on an image of {image.shape} voxels (C, D, H, "
+            "W). Give --all_in_gpu False, free the GPU, or use --device cpu"
+        ) from None
 
 
 def _predict_cases(
@@ -142,8 +167,9 @@ def _predict_cases(
 ) -> list[NnunetlikeError]:
     """Predict and write; return the errors of cases that failed."""
     errors: list[NnunetlikeError] = []
-    readers = min(settings.preprocessing_processes, len(cases))
-    writers = min(settings.export_processes, len(cases))
+    most = min(available_cores(), len(cases))
+    readers = min(settings.preprocessing_processes, most)
+    writers = min(settings.export_processes, most)
     export = ExportSettings.of(bundle.plans)
     prepare = PrepareCase(bundle.plans, bundle.stage)
     with (
@@ -213,4 +239,5 @@ def _done(destination: Destination) -> bool:
 
 def _copy(source: Path, folder: Path) -> None:
     if source.is_file():
-        shutil.copyfile(source, folder / source.name)
+        with atomic_path(folder / source.name) as temporary:
+            shutil.copyfile(source, temporary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetlike.core.errors import DataError
+from nnunetlike.core.errors import DataError, ResourceError
 from nnunetlike.core.serialization import save_json
 from nnunetlike.inference.model_bundle import load_bundle
 from nnunetlike.inference.predict import PredictionSettings, predict_case
@@ -164,6 +165,22 @@ def test_missing_folds_are_listed_with_those_found(model: Path) -> None:
 def test_a_missing_model_is_answered_with_those_that_exist(model: Path) -> None:
     with pytest.raises(DataError, match="holds: nnUNetTrainerV2__nnUNetPlans_tiny"):
         load_bundle(model.parent / "nnUNetTrainerV3__nnUNetPlans_tiny")
+
+
+def test_predictions_do_not_go_into_the_folder_of_images(
+    run: Run, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("-o", str(images)) == 2
+    assert "a folder of their own" in capsys.readouterr().err
+
+
+def test_gpu_memory_that_runs_out_is_an_error_with_a_way_out(model: Path) -> None:
+    def greedy(*_: object) -> np.ndarray:
+        raise torch.cuda.OutOfMemoryError
+
+    bundle = replace(load_bundle(model), strategy=greedy)
+    with pytest.raises(ResourceError, match="--all_in_gpu False"):
+        predict_case(bundle, np.zeros((1, 2, 48, 48), np.float32), PredictionSettings(device=CPU))
 
 
 def test_a_bundle_predicts_with_the_strategy_of_its_network(model: Path) -> None:

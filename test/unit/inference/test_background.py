@@ -6,6 +6,8 @@ Worker processes cannot import test modules, so the calls are to functions of th
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,11 @@ def test_a_dead_writer_is_noticed() -> None:
         Behind(pool, 1) as behind,
     ):
         behind.submit("liver_4", os._exit, 1)
+
+
+def test_workers_do_without_torch() -> None:
+    code = (
+        "import sys, nnunetlike.inference.cases, nnunetlike.inference.export\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

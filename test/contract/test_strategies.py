@@ -1,0 +1,35 @@
+"""Every inference strategy keeps its contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nnunetlike.inference.strategies import STRATEGIES, Request
+
+
+class Stub(nn.Module):
+    """A network of three classes that answers with its input."""
+
+    classes = 3
+    input_divisor = (1, 1, 1)
+    deep_supervision = False
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image[:, :1].repeat(1, 3, *[1] * (image.ndim - 2))
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+@pytest.mark.parametrize("patch", [(4, 4, 4), (4, 4)])
+def test_a_strategy_gives_probabilities_on_the_grid_of_the_image(
+    name: str, patch: tuple[int, ...]
+) -> None:
+    image = np.random.default_rng(0).normal(size=(2, 3, 7, 5)).astype(np.float32)
+    before = image.copy()
+    request = Request(patch_size=patch, device=torch.device("cpu"))
+    found = STRATEGIES.get(name)(Stub().eval(), image, request)
+    assert found.shape == (3, 3, 7, 5) and found.dtype == np.float32
+    assert found.sum(0) == pytest.approx(np.ones((3, 7, 5)), abs=1e-5)
+    assert np.array_equal(image, before)
