@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import DataError, ShapeError
-from nnunetlike.core.typing import FloatArray, IntArray, LabelMap, Shape3
+from nnunetlike.core.typing import BoolArray, FloatArray, IntArray, LabelMap, Shape3
 from nnunetlike.data.record import Box
 
 OUTSIDE = -1
@@ -73,7 +73,7 @@ def crop_to_nonzero(image: npt.NDArray[Any], label: LabelMap | None) -> Cropped:
     body = np.ascontiguousarray(mask[window])
     flood_surroundings(body)
     inside = np.zeros(body.shape, np.int16) if label is None else label[window].astype(np.int16)
-    inside[(inside == 0) & (body == SURROUNDINGS)] = OUTSIDE
+    _mark_outside(inside.reshape(-1), body.reshape(-1))
     classes = present_labels(inside)
     if classes[0] < OUTSIDE:
         inside[inside < OUTSIDE] = 0
@@ -102,7 +102,7 @@ def present_labels(label: LabelMap) -> tuple[int, ...]:
     """Return the values that occur in `label`, ascending."""
     low, high = int(label.min()), int(label.max())
     seen = np.zeros(high - low + 1, np.bool_)
-    seen[(label - np.int32(low)).reshape(-1)] = True
+    _see(np.ascontiguousarray(label).reshape(-1), low, seen)
     return tuple((np.flatnonzero(seen) + low).tolist())
 
 
@@ -124,6 +124,19 @@ def _box(limits: IntArray) -> Box:
 def _slices(box: Box) -> tuple[slice, slice, slice]:
     depth, height, width = (slice(start, stop) for start, stop in box)
     return depth, height, width
+
+
+@compiled
+def _see(label: LabelMap, low: int, seen: BoolArray) -> None:
+    for value in label:
+        seen[value - low] = True
+
+
+@compiled
+def _mark_outside(label: LabelMap, mask: MaskArray) -> None:
+    for i in range(len(label)):
+        outside = label[i] == 0 and mask[i] == SURROUNDINGS
+        label[i] = OUTSIDE if outside else label[i]
 
 
 @compiled

@@ -14,16 +14,14 @@ import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
-from nnunetlike.core.typing import BoolArray, FloatArray, IntArray, LabelMap
-from nnunetlike.preprocessing.label_resampling import mark_columns
+from nnunetlike.core.typing import FloatArray, IntArray, LabelMap
+from nnunetlike.preprocessing.cells import Reach, fill_plain, reach
 from nnunetlike.preprocessing.resampling import check_request, resample_image
 from nnunetlike.preprocessing.taps import LinearTaps, Weights, linear_taps, nearest_taps
 
 HALF = 0.5
 GAP = 24
 """Voxels between two mixed cells of a row beyond which the row is blended in two pieces."""
-
-Winners = npt.NDArray[np.uint16]
 
 
 def resampled_argmax(
@@ -63,28 +61,30 @@ def resampled_argmax(
     if regions is not None and len(regions) != len(probabilities):
         raise ShapeError(f"{len(regions)} region labels for {len(probabilities)} channels")
     new_shape = check_request(shape, order, axis, order_z)
-    labels = np.arange(len(probabilities)) if regions is None else np.array([0, *regions])
-    dtype = np.uint8 if labels.max() < 256 else np.uint16
-    in_order = order <= 1 and (axis is None or order_z <= 1)
-    if in_order or probabilities.shape[1:] == new_shape:
-        winners = _stream(probabilities, new_shape, order, axis, order_z, regions is not None)
+    by_region = regions is not None
+    codes = len(probabilities) + by_region
+    winners: LabelMap = np.zeros(new_shape, _smallest(codes - 1))
+    streamed = order <= 1 and (axis is None or order_z <= 1)
+    if streamed or probabilities.shape[1:] == new_shape:
+        _stream(probabilities, winners, (order, axis, order_z), by_region)
     else:
-        winners = _channel_by_channel(
-            (
-                resample_image(channel[None], new_shape, order=order, axis=axis, order_z=order_z)[0]
-                for channel in probabilities
-            ),
-            new_shape,
-            by_region=regions is not None,
+        channels = (
+            resample_image(channel[None], new_shape, order=order, axis=axis, order_z=order_z)[0]
+            for channel in probabilities
         )
-    table: LabelMap = labels.astype(dtype)
+        _channel_by_channel(channels, winners, by_region)
+    if regions is None:
+        return winners
+    table: LabelMap = np.array([0, *regions], _smallest(max(regions)))
     return table[winners]
 
 
-def _channel_by_channel(
-    channels: Iterable[FloatArray], shape: tuple[int, int, int], *, by_region: bool
-) -> Winners:
-    winners = np.zeros(shape, np.uint16)
+def _smallest(largest: int) -> type[np.uint8] | type[np.uint16]:
+    return np.uint8 if largest < 256 else np.uint16
+
+
+def _channel_by_channel(channels: Iterable[FloatArray], winners: LabelMap, by_region: bool) -> None:
+    """Write the winners of channels that come one after another."""
     best: FloatArray | None = None
     for index, channel in enumerate(channels):
         if by_region:
@@ -95,50 +95,47 @@ def _channel_by_channel(
             better = channel > best
             winners[better] = index
             best[better] = channel[better]
-    return winners
 
 
 def _stream(
     probabilities: FloatArray,
-    shape: tuple[int, int, int],
-    order: int,
-    axis: int | None,
-    order_z: int,
+    winners: LabelMap,
+    manner: tuple[int, int | None, int],
     by_region: bool,
-) -> Winners:
-    """Return the winning class (or 1 + the winning region) of each new voxel."""
+) -> None:
+    """Write the winning class (or 1 + the winning region) of each new voxel."""
+    order, axis, order_z = manner
     apart = 0 if axis is None else axis
     slices = np.moveaxis(probabilities, 1 + apart, 1)
-    winners = np.empty(shape, np.uint16)
     out = np.moveaxis(winners, apart, 0)
     orders = [order if axis is None else order_z, order, order]
     depth, height, width = (
         (linear_taps if degree else nearest_taps)(old, new)
         for degree, old, new in zip(orders, slices.shape[1:], out.shape, strict=True)
     )
-    plane = np.empty(out.shape[1:], np.uint16)
+    reached = reach(width, slices.shape[3])
+    plane: LabelMap = np.empty(out.shape[1:], winners.dtype)
     before = None
-    for i, (low, high) in enumerate(_slice_pairs(slices, depth, by_region)):
+    for i, (low, high) in enumerate(_slice_pairs(slices, depth, plane.dtype, by_region)):
         key = (depth.low[i], depth.low_weight[i])
         if key != before:
             weights = np.array([depth.low_weight[i], depth.high_weight[i]])
-            _fill_plane(*low, *high, plane, weights, height, width, by_region)
+            _fill_plane(*low, *high, plane, weights, height, width, reached, by_region)
             before = key
         out[i] = plane
-    return winners
 
 
 def _slice_pairs(
-    slices: FloatArray, depth: LinearTaps, by_region: bool
-) -> Iterator[tuple[tuple[FloatArray, Winners], tuple[FloatArray, Winners]]]:
+    slices: FloatArray, depth: LinearTaps, dtype: npt.DTypeLike, by_region: bool
+) -> Iterator[tuple[tuple[FloatArray, LabelMap], tuple[FloatArray, LabelMap]]]:
     """Yield the slices (K, H, W) below and above each new one, with their winners (H, W)."""
-    held: dict[int, tuple[FloatArray, Winners]] = {}
+    held: dict[int, tuple[FloatArray, LabelMap]] = {}
     for pair in zip(depth.low.tolist(), depth.high.tolist(), strict=True):
         held = {index: value for index, value in held.items() if index in pair}
         for index in pair:
             if index not in held:
                 values = np.ascontiguousarray(slices[:, index], np.float32)
-                winners = np.empty(values.shape[1:], np.uint16)
+                winners: LabelMap = np.empty(values.shape[1:], dtype)
                 _find_winners(values, winners, by_region)
                 held[index] = values, winners
         yield held[pair[0]], held[pair[1]]
@@ -176,22 +173,26 @@ def _fill_plane(
     depth: Weights,
     height: LinearTaps,
     width: LinearTaps,
+    reached: Reach,
     by_region: bool,
 ) -> None:
     """Write the winners of one new plane (H, W) between two old slices (K, h, w)."""
-    uniform = np.empty(low.shape[2], np.bool_)
+    flags = np.empty(low.shape[2], np.uint8)
+    plain = np.empty(out.shape[1], out.dtype)
     mixed = np.empty(out.shape[1], np.int64)
     blended = np.empty(low.shape[2], np.float64)
     best = np.empty(out.shape[1], np.float32)
     row_weights = np.empty(4, np.float64)
     before = (-1, -1)
+    count = 0
     for j in range(out.shape[0]):
         y0, y1 = height.low[j], height.high[j]
-        a = top_low[y0]
         if before != (y0, y1):
-            mark_columns(a, top_low[y1], top_high[y0], top_high[y1], uniform)
+            count = fill_plain(
+                top_low[y0], top_low[y1], top_high[y0], top_high[y1], reached, flags, plain, mixed
+            )
             before = (y0, y1)
-        count = _fill_row(a, uniform, width, out[j], mixed)
+        out[j] = plain
         row_weights[0] = depth[0] * height.low_weight[j]
         row_weights[1] = depth[0] * height.high_weight[j]
         row_weights[2] = depth[1] * height.low_weight[j]
@@ -215,21 +216,6 @@ def _fill_plane(
                 by_region,
             )
             start = stop
-
-
-@compiled
-def _fill_row(
-    top: IntArray, uniform: BoolArray, width: LinearTaps, row: IntArray, mixed: IntArray
-) -> int:
-    """Write the voxels of a row whose eight neighbours agree; list the others in `mixed`."""
-    count = 0
-    for x in range(len(row)):
-        left, right = width.low[x], width.high[x]
-        row[x] = top[left]
-        if not (uniform[left] and uniform[right] and top[left] == top[right]):
-            mixed[count] = x
-            count += 1
-    return count
 
 
 @compiled

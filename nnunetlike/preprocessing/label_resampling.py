@@ -17,11 +17,15 @@ from scipy import ndimage
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
-from nnunetlike.core.typing import BoolArray, LabelMap
+from nnunetlike.core.typing import LabelMap
+from nnunetlike.preprocessing.cells import Reach, fill_plain, reach
 from nnunetlike.preprocessing.resampling import check_request
 from nnunetlike.preprocessing.taps import LinearTaps, Weights, linear_taps, nearest
 
 Scalar = TypeVar("Scalar", bound=np.integer)
+
+SURELY_MORE = 0.5 + 1e-9
+"""A share above which no other label can reach 1/2, rounding considered."""
 
 
 def resample_label(
@@ -96,7 +100,8 @@ def _resample(label: LabelMap, shape: tuple[int, int, int], order: int) -> Label
         return _by_masks(label, shape, at_half=True)
     out = np.empty(shape, label.dtype)
     depth, height, width = map(linear_taps, label.shape, shape)
-    _apply_corner_rule(np.ascontiguousarray(label), out, depth, height, width)
+    reached = reach(width, label.shape[2])
+    _apply_corner_rule(np.ascontiguousarray(label), out, depth, height, width, reached)
     return out
 
 
@@ -115,26 +120,23 @@ def _by_masks(label: LabelMap, shape: tuple[int, int, int], *, at_half: bool) ->
 
 
 @compiled
-def mark_columns(a: LabelMap, b: LabelMap, c: LabelMap, d: LabelMap, uniform: BoolArray) -> None:
-    """Write into `uniform` where four rows agree."""
-    for x in range(len(a)):
-        uniform[x] = (a[x] == b[x]) & (a[x] == c[x]) & (a[x] == d[x])
-
-
-@compiled
 def _largest_half(labels: LabelMap, weights: Weights) -> int:
     """Return the largest of eight labels whose weights reach 1/2 together, or 0."""
     best = 0
     found = False
+    left = 0b11111111
     for p in range(8):
-        value = labels[p]
-        if found and value <= best:
+        if not (left >> p) & 1:
             continue
+        value = int(labels[p])
         total = 0.0
-        for q in range(8):
+        for q in range(p, 8):
             if labels[q] == value:
                 total += weights[q]
-        if total >= 0.5:
+                left &= ~(1 << q)
+        if total > SURELY_MORE:
+            return value
+        if total >= 0.5 and (value > best or not found):
             best = value
             found = True
     return best
@@ -142,31 +144,37 @@ def _largest_half(labels: LabelMap, weights: Weights) -> int:
 
 @compiled
 def _apply_corner_rule(
-    label: LabelMap, out: LabelMap, depth: LinearTaps, height: LinearTaps, width: LinearTaps
+    label: LabelMap,
+    out: LabelMap,
+    depth: LinearTaps,
+    height: LinearTaps,
+    width: LinearTaps,
+    reached: Reach,
 ) -> None:
     """Interpolate the masks of `label` (d, h, w) linearly at all voxels of `out` (D, H, W)."""
-    uniform = np.empty(label.shape[2], np.bool_)
+    flags = np.empty(label.shape[2], np.uint8)
+    plain = np.empty(out.shape[2], label.dtype)
+    mixed = np.empty(out.shape[2], np.int64)
     corners = np.empty(8, label.dtype)
     weights = np.empty(8, np.float64)
     before = (-1, -1, -1, -1)
+    count = 0
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             cell = (depth.low[i], depth.high[i], height.low[j], height.high[j])
             a, b = label[cell[0], cell[2]], label[cell[0], cell[3]]
             c, d = label[cell[1], cell[2]], label[cell[1], cell[3]]
             if cell != before:
-                mark_columns(a, b, c, d, uniform)
+                count = fill_plain(a, b, c, d, reached, flags, plain, mixed)
                 before = cell
             wa = depth.low_weight[i] * height.low_weight[j]
             wb = depth.low_weight[i] * height.high_weight[j]
             wc = depth.high_weight[i] * height.low_weight[j]
             wd = depth.high_weight[i] * height.high_weight[j]
             row = out[i, j]
-            for k in range(len(row)):
+            row[:] = plain
+            for k in mixed[:count]:
                 x, y = width.low[k], width.high[k]
-                if uniform[x] and uniform[y] and a[x] == a[y]:
-                    row[k] = a[x]
-                    continue
                 wx, wy = width.low_weight[k], width.high_weight[k]
                 corners[0], corners[1], corners[2], corners[3] = a[x], a[y], b[x], b[y]
                 corners[4], corners[5], corners[6], corners[7] = c[x], c[y], d[x], d[y]

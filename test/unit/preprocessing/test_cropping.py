@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnunetlike.core.errors import DataError, ShapeError
+from nnunetlike.preprocessing.cropping import crop_to_nonzero, uncrop
+
+
+def ball() -> np.ndarray:
+    image = np.zeros((1, 7, 7, 7), np.float32)
+    image[0, 1:6, 1:6, 1:6] = 3
+    image[0, 1, 1, 1] = 0  # a notch
+    image[0, 3, 3, 3] = 0  # a hole
+    return image
+
+
+def test_holes_belong_to_the_body_and_notches_do_not() -> None:
+    cropped = crop_to_nonzero(ball(), None)
+    assert cropped.box == ((1, 6), (1, 6), (1, 6))
+    assert np.argwhere(cropped.label == -1).tolist() == [[0, 0, 0]]
+    assert cropped.classes == (-1, 0)
+
+
+def test_labels_outside_the_body_stay() -> None:
+    label = np.zeros((7, 7, 7), np.int16)
+    label[1, 1, 1] = 2
+    assert crop_to_nonzero(ball(), label).label[0, 0, 0] == 2
+
+
+def test_labels_below_minus_one_are_recorded_and_become_background() -> None:
+    label = np.zeros((7, 7, 7), np.int16)
+    label[3, 3, 3] = -5
+    cropped = crop_to_nonzero(ball(), label)
+    assert cropped.classes == (-5, -1, 0)
+    assert cropped.label.min() == -1 and cropped.label[2, 2, 2] == 0
+
+
+def test_any_channel_makes_a_voxel_part_of_the_body() -> None:
+    image = np.zeros((2, 1, 4, 4), np.float32)
+    image[0, 0, 1, 1] = 1
+    image[1, 0, 2, 3] = -1
+    assert crop_to_nonzero(image, None).box == ((0, 1), (1, 3), (1, 4))
+
+
+def test_the_arguments_are_untouched() -> None:
+    image, label = ball(), np.zeros((7, 7, 7), np.int16)
+    cropped = crop_to_nonzero(image, label)
+    cropped.image[:] = 9
+    assert not label.any() and image.max() == 3
+
+
+def test_an_empty_image_or_another_grid_is_refused() -> None:
+    with pytest.raises(DataError, match="zero everywhere"):
+        crop_to_nonzero(np.zeros((1, 2, 2, 2), np.float32), None)
+    with pytest.raises(ShapeError, match="label has shape"):
+        crop_to_nonzero(ball(), np.zeros((7, 7, 6), np.int16))
+    with pytest.raises(ShapeError, match="C, D, H, W"):
+        crop_to_nonzero(ball()[0], None)
+
+
+def test_a_label_that_does_not_fit_its_box_is_refused() -> None:
+    label = np.ones((2, 2, 2), np.uint8)
+    with pytest.raises(ShapeError, match="does not fit"):
+        uncrop(label, ((0, 2), (0, 2), (0, 3)), (4, 4, 4))
+    with pytest.raises(ShapeError, match="does not fit"):
+        uncrop(label, ((0, 2), (0, 2), (3, 5)), (4, 4, 4))
