@@ -180,17 +180,27 @@ def _predict_cases(
     ):
         prepared = ahead(reading, prepare, cases, at_once=readers, name=lambda c: c.case_id)
         for case, outcome in prepared:
-            if isinstance(outcome, NnunetlikeError):
-                errors.append(named(outcome, case.case_id))
+            try:
+                image, record = _result(outcome)
+                probabilities = predict_case(bundle, image, settings)
+            except NnunetlikeError as error:
+                errors.append(named(error, case.case_id))
                 logger.warning("%s", errors[-1])
             else:
-                probabilities = predict_case(bundle, outcome[0], settings)
+                destination = destinations[case.case_id]
                 _export(
-                    behind, probabilities, outcome[1], export, destinations[case.case_id],
-                    settings.mode, case.case_id,
-                )  # fmt: skip
+                    behind, probabilities, record, export, destination, settings.mode, case.case_id
+                )
             bar.update()
     return errors + behind.errors
+
+
+def _result(
+    outcome: tuple[FloatArray, CaseRecord] | NnunetlikeError,
+) -> tuple[FloatArray, CaseRecord]:
+    if isinstance(outcome, NnunetlikeError):
+        raise outcome
+    return outcome
 
 
 def _export(

@@ -35,7 +35,7 @@ def build_parser() -> CommandParser:
     add("--part_id", type=int, default=0, help="number of this part, from 0")
     add("--num_parts", type=int, default=1, help="parts that share the cases, for several GPUs")
     add("--num_threads_preprocessing", type=int, default=6, help="processes that prepare cases, "
-        "at most as many as cores; each holds a case in memory; 0 works between predictions")  # fmt: skip
+        "at most one per core; each holds one case in memory; 0 prepares in between")  # fmt: skip
     add("--num_threads_nifti_save", type=int, default=2, help="processes that write predictions; "
         "0 writes between predictions")  # fmt: skip
     add("--disable_tta", action="store_true", help="do not average over mirrored views")

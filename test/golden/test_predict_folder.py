@@ -14,6 +14,7 @@ import torch
 
 from nnunetlike.core.errors import DataError, ResourceError
 from nnunetlike.core.serialization import save_json
+from nnunetlike.inference.export import ExportSettings
 from nnunetlike.inference.model_bundle import load_bundle
 from nnunetlike.inference.predict import PredictionSettings, predict_case
 from nnunetlike.networks.model_files import load_model_file
@@ -181,6 +182,15 @@ def test_gpu_memory_that_runs_out_is_an_error_with_a_way_out(model: Path) -> Non
     bundle = replace(load_bundle(model), strategy=greedy)
     with pytest.raises(ResourceError, match="--all_in_gpu False"):
         predict_case(bundle, np.zeros((1, 2, 48, 48), np.float32), PredictionSettings(device=CPU))
+
+
+def test_plans_may_override_how_predictions_are_resampled(model: Path) -> None:
+    plans = load_bundle(model).plans
+    asked = {"interpolation_order": 3, "interpolation_order_z": 1, "force_separate_z": True}
+    found = ExportSettings.of(replace(plans, extra={"segmentation_export_params": asked}))
+    assert (found.order, found.order_z, found.force_separate_z) == (3, 1, True)
+    default = ExportSettings.of(plans)
+    assert (default.order, default.order_z, default.force_separate_z) == (1, 0, None)
 
 
 def test_a_bundle_predicts_with_the_strategy_of_its_network(model: Path) -> None:

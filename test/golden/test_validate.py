@@ -83,6 +83,21 @@ def test_summaries_are_v1s(golden: Path, tmp_path: Path, configuration: str) -> 
     }
 
 
+def test_finished_cases_are_left_when_asked_for(golden: Path, tmp_path: Path) -> None:
+    model = _model(golden, "2d")
+    store = _prepared(golden, tmp_path, model)
+    output = tmp_path / "validation_raw"
+    output.mkdir()
+    for case in CASES:  # predictions that no network would make: the references
+        (output / f"{case}.nii.gz").write_bytes((tmp_path / f"{case}.nii.gz").read_bytes())
+    found = validate(
+        model.build(), model.plans, model.stage, store, CASES, tmp_path, output,
+        task="Task071_CTISO", name="again", device=torch.device("cpu"), overwrite=False,
+        processes=0,
+    )  # fmt: skip
+    assert found["results"]["mean"]["1"]["Dice"] == 1
+
+
 def _assert_same_scores(found: dict[str, Any], expected: dict[str, Any]) -> None:
     for label in ("0", "1", "2"):
         for metric, value in expected[label].items():

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +62,25 @@ def test_a_dead_writer_is_noticed() -> None:
         Behind(pool, 1) as behind,
     ):
         behind.submit("liver_4", os._exit, 1)
+
+
+class Counting(ProcessPoolExecutor):
+    """Runs calls here and counts them."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        self.submitted += 1
+        call: Future[Any] = Future()
+        call.set_result(function(*arguments))
+        return call
+
+
+def test_no_more_results_than_asked_for_are_in_hand() -> None:
+    pool = Counting()
+    for taken, _ in enumerate(ahead(pool, str, range(10), at_once=3), start=1):
+        assert pool.submitted <= taken + 3
 
 
 def test_workers_do_without_torch() -> None:

@@ -51,3 +51,14 @@ def test_a_model_that_was_never_trained_is_an_error(
 ) -> None:
     assert main(NEEDED) == 3
     assert "there is no trained model at" in capsys.readouterr().err
+
+
+def test_every_option_of_v1_that_has_an_effect_is_there() -> None:
+    options = {
+        "-i", "-o", "-t", "-tr", "-m", "-p", "-f", "-z", "--save_npz", "--part_id", "--num_parts",
+        "--num_threads_preprocessing", "--num_threads_nifti_save", "--disable_tta",
+        "--overwrite_existing", "--mode", "--all_in_gpu", "--step_size", "-chk",
+        "--disable_mixed_precision",
+    }  # fmt: skip
+    known = {name for action in build_parser()._actions for name in action.option_strings}
+    assert options <= known
