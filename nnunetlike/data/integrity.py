@@ -11,13 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.folders import visible_files
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json
+from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.dataset import SUFFIX, DatasetSpec
 from nnunetlike.data.geometry import Geometry
@@ -192,14 +197,35 @@ def _check_image(path: Path, complaints: list[str], grids: dict[Path, Geometry])
         return
     try:
         image, grids[path] = format_of(path).read([path])
+        wrong = _not_finite(path, image)
     except DataError as error:
         complaints.append(str(error).replace(str(path), _short(path)))
         return
-    wrong = image.size - int(np.isfinite(image).sum())
     if wrong:
         complaints.append(
             f"{_short(path)}: {wrong} of {image.size} voxels are NaN or infinite; expected none"
         )
+
+
+def _not_finite(path: Path, image: FloatArray) -> int:
+    """Return how many voxels of the file are NaN or infinite.
+
+    ITK silently reads such voxels of a NIfTI file as 0, so floating-point files are looked at
+    through nibabel.
+
+    Raises:
+        DataError: nibabel refuses the file.
+    """
+    voxels: Any = image
+    if path.name.endswith((".nii", ".nii.gz")):
+        try:
+            stored: Any = nibabel.load(path)
+        except (ImageFileError, HeaderDataError) as error:
+            raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
+        if stored.get_data_dtype().kind != "f":
+            return 0
+        voxels = np.asanyarray(stored.dataobj)
+    return int(voxels.size - np.isfinite(voxels).sum())
 
 
 def _different_grid(path: Path, grid: Geometry, other: Path, expected: Geometry) -> Iterator[str]:
