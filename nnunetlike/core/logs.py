@@ -12,7 +12,7 @@ def set_up_console(level: int = logging.INFO) -> None:
     root = logging.getLogger("nnunetlike")
     if root.handlers:
         return
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Console()
     handler.setFormatter(_Plain())
     root.addHandler(handler)
     root.setLevel(level)
@@ -33,6 +33,18 @@ def remove(handler: logging.Handler) -> None:
     """Detach and close a handler that `add_file` returned."""
     logging.getLogger("nnunetlike").removeHandler(handler)
     handler.close()
+
+
+class _Console(logging.Handler):
+    """Writes to whatever is standard output at the time, as `print` does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; a terminal that is gone is no reason to stop."""
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            self.handleError(record)
 
 
 class _Plain(logging.Formatter):

@@ -17,6 +17,9 @@ class TrainingLog:
         now = datetime.now()
         stamp = f"{now.year}_{now.month}_{now.day}_{now:%H_%M_%S}"
         self.path = folder / f"training_log_{stamp}.txt"
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write("Starting... \n")
 
     def write(self, event: Event) -> None:
         """Append the lines v1 writes for an event."""
@@ -25,11 +28,7 @@ class TrainingLog:
             self._append(lines(event))
 
     def _append(self, lines: list[str]) -> None:
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            if new:
-                stream.write("Starting... \n")
             stream.writelines(f"{datetime.now()}: {line}\n" for line in lines)
 
 

@@ -126,6 +126,21 @@ def find_checkpoint(fold_folder: Path, name: str | None = None) -> Path:
     )
 
 
+def checkpoint_to_continue(fold_folder: Path) -> Path:
+    """Return the checkpoint that a training goes on from: latest, else final, else best.
+
+    A finished training leaves no latest. Where both are there, a new training was interrupted that
+    went over an old one, whose final weights are not what to go on from.
+
+    Raises:
+        DataError: there is none.
+    """
+    latest = fold_folder / LATEST
+    if latest.is_file() and information_file(latest).is_file():
+        return latest
+    return find_checkpoint(fold_folder)
+
+
 def save_model_file(path: Path, content: Mapping[str, Any], info: Mapping[str, Any]) -> None:
     """Write `X.model` and `X.model.pkl`, each whole or not at all.
 

@@ -27,6 +27,7 @@ from nnunetlike.monitoring.training_log import TrainingLog
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.networks.model_files import (
     ModelFile,
+    checkpoint_to_continue,
     find_checkpoint,
     load_content,
     load_model_file,
@@ -76,11 +77,8 @@ def train(fold: Fold, runtime: Runtime) -> nn.Module:
     Raises:
         DataError: there is nothing to continue, or pretrained weights do not fit.
     """
-    log = TrainingLog(fold.folder)
-    with _logged(log.path):
+    with _monitored(fold, runtime) as events:
         parts = _prepare(fold, runtime)
-        sinks = [*(SINKS.get(name)(fold.folder) for name in MONITORS), log]
-        events = Events(sinks if runtime.is_main else ())
         keep = fold.run.keep_checkpoints
         hooks = (
             Monitor(events),
@@ -98,8 +96,7 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
 
     `lr_finder.json` beside it holds rates and losses.
     """
-    log = TrainingLog(fold.folder)
-    with _logged(log.path):
+    with _monitored(fold, runtime):
         parts = _prepare(fold, runtime)
         recipe = fold.run.recipe
         with batches(fold, 0) as (training, _):
@@ -199,7 +196,7 @@ def _start_from(fold: Fold, network: nn.Module) -> ModelFile | None:
     """Load the weights a run starts from; return the checkpoint if training goes on from it."""
     run = fold.run
     if run.continue_training:
-        model = load_model_file(find_checkpoint(fold.folder))
+        model = load_model_file(checkpoint_to_continue(fold.folder))
         load_v1_state_dict(network, model.state_dict)
         logger.info("continuing after epoch %d with %s", model.epoch - 1, model.path)
         return model
@@ -332,11 +329,19 @@ def _report_memory(needed: int, free: int | None) -> None:
 
 
 @contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Also write log lines into the training log, which has its own lines for epochs."""
-    handler = logs.add_file(path)
+def _monitored(fold: Fold, runtime: Runtime) -> Iterator[Events]:
+    """Give the events that go to all sinks; log lines go into the training log as well.
+
+    Only the main process has sinks. The console's line per epoch is left out of the training log,
+    which has lines of its own for that.
+    """
+    if not runtime.is_main:
+        yield Events(())
+        return
+    log = TrainingLog(fold.folder)
+    handler = logs.add_file(log.path)
     handler.addFilter(lambda record: record.name != console_logger.name)
     try:
-        yield
+        yield Events([*(SINKS.get(name)(fold.folder) for name in MONITORS), log])
     finally:
         logs.remove(handler)

@@ -1,0 +1,321 @@
+"""nnUNet_train from a tiny preprocessed task to checkpoints, logs and a validation."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from nnunetlike.core.serialization import load_pickle
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.splits import Split, save_splits
+from nnunetlike.data.store import CaseStore
+from nnunetlike.networks.model_files import load_model_file
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.plans.topology import Topology
+from nnunetlike.plans.v1 import save_plans
+from nnunetlike.run.run_training import main
+from nnunetlike.training.hooks import EpochReport
+from nnunetlike.training.hooks.monitor import Stopwatch
+from nnunetlike.training.loop import TrainLoop
+from nnunetlike.training.recipes import TRAINERS
+from nnunetlike.training.state import TrainState
+
+TASK = "Task901_Tiny"
+SHAPE = (8, 16, 16)
+OPTIONS = (
+    "--epochs=2", "--iterations=2", "--val_iterations=1", "--num_workers=0", "--seed=7",
+    "--device=cpu", "--fp32",
+)  # fmt: skip
+
+
+def _case(number: int) -> tuple[np.ndarray, CaseRecord]:
+    rng = np.random.default_rng(number)
+    image = rng.normal(size=SHAPE).astype(np.float32)
+    label = np.zeros(SHAPE, np.float32)
+    label[2:6, 4:12, 4:9] = 1
+    label[3:5, 4:12, 10:12] = 2
+    image += label
+    record = CaseRecord(
+        original_size=SHAPE,
+        original_spacing=(1.0, 1.0, 1.0),
+        image_files=(),
+        label_file=None,
+        itk_origin=(0.0, 0.0, 0.0),
+        itk_spacing=(1.0, 1.0, 1.0),
+        itk_direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        crop_box=((0, SHAPE[0]), (0, SHAPE[1]), (0, SHAPE[2])),
+        classes=(0.0, 1.0, 2.0),
+        size_after_cropping=SHAPE,
+        use_nonzero_mask={0: False},
+        size_after_resampling=SHAPE,
+        spacing_after_resampling=(1.0, 1.0, 1.0),
+        class_locations={c: np.argwhere(label == c) for c in (1, 2)},
+    )
+    return np.stack([image, label]), record
+
+
+def _plans(dimension: int) -> Plans:
+    names = [f"c_{i}" for i in range(6)]
+    stage = StagePlan(
+        spacing=(1.0, 1.0, 1.0),
+        original_spacing=(1.0, 1.0, 1.0),
+        median_shape=SHAPE,
+        patch_size=SHAPE[-dimension:],
+        batch_size=2,
+        dummy_2d_augmentation=False,
+        topology=Topology.of([(2,) * dimension] * 2, [(3,) * dimension] * 3),
+        num_pool_per_axis=(2,) * dimension,
+    )
+    return Plans(
+        modalities={0: "MR"},
+        normalization_schemes={0: "nonCT"},
+        use_mask_for_norm={0: False},
+        classes=(1, 2),
+        base_features=4,
+        conv_per_stage=2,
+        transpose_forward=(0, 1, 2),
+        transpose_backward=(0, 1, 2),
+        data_identifier="nnUNetData_plans_v2.1" + ("_2D" if dimension == 2 else ""),
+        stages={0: stage},
+        preprocessor_name="PreprocessorFor2D" if dimension == 2 else "GenericPreprocessor",
+        fingerprint=Fingerprint(
+            sizes=(SHAPE,) * 6,
+            spacings=((1.0, 1.0, 1.0),) * 6,
+            classes=(1, 2),
+            modalities={0: "MR"},
+            intensities=None,
+            size_reductions=dict.fromkeys(names, 1.0),
+        ),
+    )
+
+
+@pytest.fixture
+def tiny_task(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A preprocessed task of six cases for 2d and 3d_fullres; returns the home."""
+    monkeypatch.setenv("nnUNet_def_n_proc", "0")
+    dataset = home / "preprocessed" / TASK
+    references = dataset / "gt_segmentations"
+    references.mkdir(parents=True)
+    for dimension in (2, 3):
+        plans = _plans(dimension)
+        save_plans(plans, dataset / f"nnUNetPlansv2.1_plans_{dimension}D.pkl")
+        store = CaseStore(dataset / plans.stage_folder(0))
+        for number in range(6):
+            store.write(f"c_{number}", *_case(number))
+    for number in range(6):
+        label = sitk.GetImageFromArray(_case(number)[0][1].astype(np.uint8))
+        sitk.WriteImage(label, str(references / f"c_{number}.nii.gz"))
+    names = [f"c_{i}" for i in range(6)]
+    save_splits([Split(tuple(names[:4]), tuple(names[4:]))], dataset / "splits_final.pkl")
+    return home
+
+
+def fold_folder(
+    home: Path, trainer: str = "nnUNetTrainerV2", configuration: str = "3d_fullres"
+) -> Path:
+    model = home / "results" / "nnUNet" / configuration / TASK / f"{trainer}__nnUNetPlansv2.1"
+    return model / "fold_0"
+
+
+@pytest.mark.parametrize("configuration", ["2d", "3d_fullres"])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerV2", "nnUNetPlusPlusTrainerV2"])
+def test_training_writes_all_of_v1s_files(
+    tiny_task: Path,
+    trainer: str,
+    configuration: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert main([configuration, trainer, "901", "0", *OPTIONS]) == 0
+    folder = fold_folder(tiny_task, trainer, configuration)
+    names = {p.name for p in folder.iterdir()}
+    assert {
+        "model_final_checkpoint.model",
+        "model_final_checkpoint.model.pkl",
+        "debug.json",
+        "progress.png",
+        "metrics.jsonl",
+        "postprocessing.json",
+        "validation_raw",
+        "validation_raw_postprocessed",
+    } <= names
+    assert not any("latest" in name for name in names)
+    assert {p.name for p in (folder / "validation_raw").iterdir()} == {
+        "c_4.nii.gz", "c_5.nii.gz", "summary.json", "validation_args.json",
+    }  # fmt: skip
+    assert (folder.parent / "plans.pkl").is_file()
+    assert len(list((folder.parent / "gt_niftis").iterdir())) == 6
+    assert json.loads((folder / "debug.json").read_text())["recipe"]["epochs"] == 2
+    assert load_model_file(folder / "model_final_checkpoint.model").epoch == 2
+    out = capsys.readouterr().out
+    assert re.search(r"class +1  Dice [01]\.\d{4}", out)
+    assert re.search(r"epoch +1/1  loss train [-\d.]+ val [-\d.]+  Dice \[.+\]", caplog.text)
+    assert "This split has 4 training and 2 validation cases." in caplog.text
+
+
+def test_log_has_the_lines_people_grep(tiny_task: Path) -> None:
+    options = (*OPTIONS, "--disable_validation_inference")
+    assert main(["2d", "nnUNetTrainerV2", TASK, "0", *options]) == 0
+    (log,) = fold_folder(tiny_task, configuration="2d").glob("training_log_*.txt")
+    assert re.fullmatch(r"training_log_\d{4}(_\d{1,2}){2}(_\d{2}){3}\.txt", log.name)
+    text = log.read_text()
+    stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: "
+    number = r"-?\d+\.\d{4} $"
+    for pattern in (
+        stamp + r"\nepoch:  0 $",
+        stamp + r"train loss : " + number,
+        stamp + r"validation loss: " + number,
+        stamp + r"Average global foreground Dice: \[(\d\.\d+(, )?)*\] $",
+        stamp + r"\(interpret this as an estimate for the Dice of the different classes\. "
+        r"This is not exact\.\) $",
+        stamp + r"lr: 0\.01 $",
+        stamp + r"lr: 0\.005359 $",
+        stamp + r"This epoch took \d+\.\d{6} s$",
+        stamp + r"saving checkpoint\.\.\. $",
+    ):
+        assert re.search(pattern, text, re.MULTILINE), pattern
+    assert text.startswith("Starting... \n")
+    assert "np.float" not in text
+
+
+def test_metrics_have_one_line_per_epoch_and_resume_goes_on(tiny_task: Path) -> None:
+    arguments = ["2d", "nnUNetTrainerV2", TASK, "0", "--disable_validation_inference", *OPTIONS]
+    assert main(arguments) == 0
+    folder = fold_folder(tiny_task, configuration="2d")
+    assert main([*arguments, "-c", "--epochs=4"]) == 0
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    for line in lines:
+        assert {"train_loss", "val_loss", "dice", "lr", "wait_s", "compute_s", "total_s"} <= set(
+            line
+        )
+    content = load_model_file(folder / "model_final_checkpoint.model").content
+    assert content["epoch"] == 4
+    assert content["plot_stuff"][0] == [line["train_loss"] for line in lines]
+    assert lines[2]["lr"] == pytest.approx(0.01 * 0.5**0.9)
+
+
+def test_interrupted_training_ends_as_one_without_a_break(
+    tiny_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = TRAINERS.get("nnUNetTrainerV2")
+    monkeypatch.setattr(TRAINERS, "get", lambda name: replace(trainer, save_every=2))
+    arguments = ["2d", "nnUNetTrainerV2", TASK, "0", "--disable_validation_inference", *OPTIONS]
+    arguments.append("--epochs=4")
+    path = fold_folder(tiny_task, configuration="2d") / "model_final_checkpoint.model"
+    assert main(arguments) == 0
+    whole = load_model_file(path).content
+    with monkeypatch.context() as patched:
+        patched.setattr(Stopwatch, "on_epoch_end", _interrupt)
+        assert main(arguments) == 5
+    assert main([*arguments, "-c"]) == 0
+    again = load_model_file(path).content
+    assert again["plot_stuff"] == whole["plot_stuff"]
+    assert again["moving_averages"] == whole["moving_averages"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, again["state_dict"][name])
+
+
+def _interrupt(self: Stopwatch, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
+    if report.epoch == 2:
+        raise KeyboardInterrupt
+
+
+def test_validation_only_says_which_weights_it_takes(
+    tiny_task: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["2d", "nnUNetTrainerV2", TASK, "0", *OPTIONS]
+    assert main([*arguments, "--disable_validation_inference"]) == 0
+    caplog.clear()
+    assert main([*arguments, "-val", "--val_folder", "again", "--npz"]) == 0
+    assert "validating the weights of" in caplog.text
+    assert "model_final_checkpoint.model" in caplog.text
+    names = {p.name for p in (fold_folder(tiny_task, configuration="2d") / "again").iterdir()}
+    assert {"c_4.npz", "c_4.pkl", "c_4.nii.gz", "summary.json"} <= names
+    assert main([*arguments[:3], "7", "-val"]) == 3
+
+
+def test_checkpoint_holds_what_v1_reads(tiny_task: Path) -> None:
+    options = (*OPTIONS, "--disable_validation_inference")
+    assert main(["3d_fullres", "nnUNetTrainerV2", TASK, "0", *options]) == 0
+    path = fold_folder(tiny_task) / "model_final_checkpoint.model"
+    content = torch.load(path, weights_only=True)
+    assert list(content)[:6] == [
+        "epoch", "state_dict", "optimizer_state_dict", "lr_scheduler_state_dict", "plot_stuff",
+        "best_stuff",
+    ]  # fmt: skip
+    assert next(iter(content["state_dict"])).startswith("conv_blocks_localization.0.0.blocks.0")
+    info = load_pickle(path.with_name(path.name + ".pkl"))
+    assert list(info)[:4] == ["init", "name", "class", "plans"]
+    kinds = [type(value) for value in info["init"]]
+    assert kinds == [str, int, str, str, bool, int, bool, bool, bool]
+    assert info["configuration"] == "3d_fullres"
+    assert info["mirror_axes"] == [0, 1, 2]
+    assert info["strategy"] == "sliding_window"
+    assert info["network"]["spec"]["name"] == "unet"
+
+
+def test_pretrained_weights_are_where_training_starts(
+    tiny_task: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = (*OPTIONS, "--disable_validation_inference")
+    assert main(["2d", "nnUNetTrainerV2", TASK, "0", *options]) == 0
+    weights = fold_folder(tiny_task, configuration="2d") / "model_final_checkpoint.model"
+    arguments = ["2d", "nnUNetTrainerV2", TASK, "all", *options]
+    assert main([*arguments, "-pretrained_weights", str(weights)]) == 0
+    assert "copied" in caplog.text
+    assert main([*arguments, "-pretrained_weights", str(weights), "--base_num_features=6"]) == 3
+
+
+def test_learning_rate_test_writes_its_curve_and_trains_nothing(tiny_task: Path) -> None:
+    assert main(["2d", "nnUNetTrainerV2", TASK, "0", *OPTIONS, "--find_lr"]) == 0
+    folder = fold_folder(tiny_task, configuration="2d")
+    content = json.loads((folder / "lr_finder.json").read_text())
+    assert len(content["lr"]) == len(content["loss"]) == 8
+    assert (folder / "lr_finder.png").is_file()
+    assert not list(folder.glob("*.model"))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["3d_cascade_fullres", "nnUNetTrainerV2", TASK, "0"], 2, "3d_cascade_fullres"),
+        (["3d_lowres", "nnUNetTrainerV2", TASK, "0"], 2, "one stage"),
+        (["2d", "nnUNetTrainerv2", TASK, "0"], 2, "Did you mean 'nnUNetTrainerV2'"),
+        (["2d", "nnUNetTrainerV2", TASK, "zero"], 2, "fold 'zero'"),
+        (["2d", "nnUNetTrainerV2", TASK, "0", "-c"], 3, "Train this fold first"),
+        (["2d", "nnUNetTrainerV2", TASK, "0", "--epochs=0"], 2, "epochs is 0"),
+        (["2d", "nnUNetTrainerV2", TASK, "0", "-p", "Other"], 3, "does not exist"),
+        (["2d", "nnUNetTrainerV2", TASK, "0", "--valbest"], 2, "--valbest"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_a_status(
+    tiny_task: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    status: int,
+    message: str,
+) -> None:
+    assert main([*words, "--num_workers=0", "--device=cpu"]) == status
+    assert message in capsys.readouterr().err
+
+
+def test_a_fold_beyond_the_splits_is_random_and_says_so(
+    tiny_task: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = (*OPTIONS, "--disable_validation_inference", "--disable_saving")
+    assert main(["2d", "nnUNetTrainerV2", TASK, "3", *options]) == 0
+    assert "random 80 %" in caplog.text
+    folder = fold_folder(tiny_task, configuration="2d").with_name("fold_3")
+    assert not list(folder.glob("*.model"))
+    facts = json.loads((folder / "debug.json").read_text())
+    assert len(facts["train_cases"]) == 4
+    assert len(facts["val_cases"]) == 2
