@@ -52,15 +52,13 @@ def table(summary: Summary) -> str:
     mean = summary.mean
     columns = [name for name in COLUMNS if name in summary.foreground_mean]
     rows = [*mean.items(), ("foreground", summary.foreground_mean)]
-    lines = [
-        _line("label", columns),
-        *(_line(name, [_number(s[c]) for c in columns]) for name, s in rows),
-    ]
-    return "\n".join(lines)
-
-
-def _line(first: str, cells: Sequence[str]) -> str:
-    return f"{first:<12}" + "".join(f"{cell:>12}" for cell in cells)
+    cells = [["label", *columns]]
+    cells += [[name, *(_number(scores[column]) for column in columns)] for name, scores in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    )
 
 
 def _number(value: float) -> str:
