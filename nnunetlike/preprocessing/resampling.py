@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nnunetlike.core.errors import ShapeError, UsageError
 from nnunetlike.core.typing import FloatArray, Size
-from nnunetlike.preprocessing.splines import resize_depth, resize_planes, ruler, value_range
+from nnunetlike.preprocessing.splines import resize_depth, resize_planes, ruler
 from nnunetlike.preprocessing.taps import Indices, nearest
 
 ORDERS = (0, 1, 3)
@@ -116,12 +116,10 @@ def resample_image(
 
 
 def _frame(values: FloatArray) -> tuple[float, float, float]:
-    """Return the middle, lowest and highest of `values`."""
-    low, high = value_range(values.reshape(-1))
-    middle = float(low) / 2 + float(high) / 2
-    if not np.isfinite(middle):
-        middle = 0.0
-    return middle, float(low), float(high)
+    """Return the middle, lowest and highest of `values`, missing ones (NaN) left out."""
+    low, high = (float(extreme.reduce(values, axis=None)) for extreme in (np.fmin, np.fmax))
+    middle = low / 2 + high / 2
+    return (middle if np.isfinite(middle) else 0.0), low, high
 
 
 def _resize(

@@ -14,7 +14,7 @@ IEEE Transactions on Signal Processing 41(2), 1993.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,17 +53,6 @@ def ruler(old: int, new: int, order: int, dtype: npt.DTypeLike) -> Ruler:
     first = np.minimum(taps.low, max(old - 2, 0))
     high = np.where(taps.low > first, 1.0, taps.high_weight)
     return Ruler(first, np.stack([1 - high, high], axis=1).astype(dtype), constants)
-
-
-@compiled
-def value_range(values: FloatArray) -> tuple[Any, Any]:
-    """Return the smallest and largest of `values` (1-D), NaN left out; (inf, -inf) without any."""
-    low = values.dtype.type(np.inf)
-    high = values.dtype.type(-np.inf)
-    for value in values:
-        low = min(value, low)
-        high = max(value, high)
-    return low, high
 
 
 @compiled
