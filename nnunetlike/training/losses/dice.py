@@ -30,7 +30,7 @@ class Overlap:
     """Voxels of the label."""
 
     voxels: Tensor
-    """All voxels that count, (B, 1) or (1,)."""
+    """All voxels that count, broadcastable with the others."""
 
     @property
     def false_positives(self) -> Tensor:
@@ -108,15 +108,9 @@ class OverlapLoss:
         found = overlap(probabilities[:, first:], members[:, first:], valid, exponent)
         if not self.batch:
             return found
-        return Overlap(
-            *(
-                self._over_processes(part.sum(0))
-                for part in (found.shared, found.predicted, found.present, found.voxels)
-            )
-        )
-
-    def _over_processes(self, value: Tensor) -> Tensor:
-        return value if self.total is None else self.total(value)
+        voxels = found.voxels.expand_as(found.shared)
+        summed = torch.stack([found.shared, found.predicted, found.present, voxels]).sum(1)
+        return Overlap(*(summed if self.total is None else self.total(summed)))
 
 
 def members_of(label: Tensor, classes: int) -> Tensor:
