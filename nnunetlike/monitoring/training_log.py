@@ -29,7 +29,9 @@ class TrainingLog:
 
     def _append(self, lines: list[str]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.writelines(f"{datetime.now()}: {line}\n" for line in lines)
+            stream.writelines(
+                f"{datetime.now().isoformat(' ', 'microseconds')}: {line}\n" for line in lines
+            )
 
 
 def _start(event: Event) -> list[str]:

@@ -137,8 +137,10 @@ def _seed(args: argparse.Namespace) -> int:
 
 def _workers(asked: int | None) -> int:
     if asked is None:
-        text = os.environ.get(WORKERS_VARIABLE)
-        asked = min(DEFAULT_WORKERS, available_cores()) if text is None else int(text)
+        text = os.environ.get(WORKERS_VARIABLE, str(min(DEFAULT_WORKERS, available_cores())))
+        if not text.isdigit():
+            raise UsageError(f"{WORKERS_VARIABLE} is {text!r}; set it to a number of processes")
+        asked = int(text)
     if asked < 0:
         raise UsageError(f"--num_workers {asked}: give 0 or more")
     return asked

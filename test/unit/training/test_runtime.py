@@ -8,6 +8,7 @@ import torch
 
 from nnunetlike.core.errors import UsageError
 from nnunetlike.training import runtime as runtimes
+from nnunetlike.training.optimizers import PolySGD
 from nnunetlike.training.runtime import (
     SingleProcess,
     autocast_dtype,
@@ -67,6 +68,18 @@ def test_a_loss_scale_survives_its_checkpoint() -> None:
     other = SingleProcess(CPU, "fp16")
     other.load_state_dict(content)
     assert other.state_dict()["amp_grad_scaler"]["scale"] == 1024.0
+
+
+def test_a_scaled_loss_changes_weights_as_an_unscaled_one() -> None:
+    found = []
+    for precision in ("fp32", "fp16"):
+        weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        optimizer = PolySGD().build([weight])
+        runtime = SingleProcess(CPU, precision)
+        for _ in range(3):
+            runtime.step((weight**2).sum() * 10, optimizer, clip_norm=12.0)
+        found.append(weight.detach().clone())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
 
 
 def test_free_memory_is_positive() -> None:
