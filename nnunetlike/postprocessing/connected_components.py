@@ -53,25 +53,55 @@ def keep_largest(
     result = label.copy()
     removed: dict[Structure, float | None] = {}
     kept: dict[Structure, float] = {}
-    for entry in structures:
-        structure = int(entry) if isinstance(entry, (int, np.integer)) else tuple(entry)
-        limit = (minimum_valid_size or {}).get(structure, np.inf)
-        mask = np.isin(result, structure)
-        gone, removed[structure], kept[structure] = _smaller(mask, voxel_volume, limit)
+    for group in _groups(structures):
+        limits = [(minimum_valid_size or {}).get(structure, np.inf) for structure in group]
+        gone, sizes = _smaller(_numbered(result, group), voxel_volume, limits)
         result[gone] = 0
+        for structure, (largest, largest_removed) in zip(group, sizes, strict=True):
+            kept[structure], removed[structure] = largest, largest_removed
     return KeptLargest(result, removed, kept)
 
 
+def _groups(structures: Sequence[Structure | Sequence[int]]) -> list[list[Structure]]:
+    """Return the structures in order, those that one pass can treat together.
+
+    Different labels have no voxel in common, so removing parts of one leaves the others alone.
+    """
+    groups: list[list[Structure]] = []
+    for entry in structures:
+        if not isinstance(entry, (int, np.integer)):
+            groups.append([tuple(entry)])
+        elif groups and isinstance(groups[-1][-1], int) and int(entry) not in groups[-1]:
+            groups[-1].append(int(entry))
+        else:
+            groups.append([int(entry)])
+    return groups
+
+
+def _numbered(label: LabelMap, group: Sequence[Structure]) -> LabelMap:
+    """Return a map that holds 1 in the first structure of the group, 2 in the next, 0 elsewhere."""
+    members = [s if isinstance(s, tuple) else (s,) for s in group]
+    highest = max(int(label.max(initial=0)), *(max(values) for values in members))
+    table = np.zeros(highest + 1, np.uint16)
+    for number, values in enumerate(members, start=1):
+        table[list(values)] = number
+    return table[np.maximum(label, 0)]
+
+
 def _smaller(
-    mask: BoolArray, voxel_volume: float, limit: float
-) -> tuple[BoolArray, float | None, float]:
-    """Return the components to remove, the volume of the largest of them, and of the largest."""
-    components = cc3d.connected_components(np.ascontiguousarray(mask, np.uint8), connectivity=6)
+    numbered: LabelMap, voxel_volume: float, limits: Sequence[float]
+) -> tuple[BoolArray, list[tuple[float, float | None]]]:
+    """Return the voxels to remove; and for each structure its largest component and removed one."""
+    components = cc3d.connected_components(numbered, connectivity=6)
     volumes = np.bincount(components.reshape(-1)).astype(np.float64) * voxel_volume
-    volumes[0] = 0.0
-    largest = float(volumes.max())
-    unwanted = (volumes < largest) & (volumes < limit)
-    unwanted[0] = False
-    if not unwanted.any():
-        return np.zeros_like(mask), None, largest
-    return unwanted[components], float(volumes[unwanted].max()), largest
+    owner = np.zeros(len(volumes), numbered.dtype)
+    owner[components] = numbered
+    unwanted = np.zeros(len(volumes), dtype=bool)
+    sizes: list[tuple[float, float | None]] = []
+    for number, limit in enumerate(limits, start=1):
+        own = owner == number
+        largest = float(volumes[own].max(initial=0.0))
+        gone = own & (volumes < largest) & (volumes < limit)
+        unwanted |= gone
+        sizes.append((largest, float(volumes[gone].max()) if gone.any() else None))
+    return unwanted[components], sizes
