@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.patches import Patch
 
 from nnunetlike.core.serialization import atomic_path
@@ -61,30 +62,39 @@ def save_overlay(overlay: Overlay, path: Path, *, dots_per_inch: int = 110) -> N
 
 def draw_overlay(overlay: Overlay) -> Figure:
     """Return the picture: one row a plane, one column for the image and one a label map."""
-    axes_shown = _planes(overlay.image.shape)
-    heights = [_proportion(axis, overlay) for axis in axes_shown]
+    cuts = _cuts(overlay)
+    titles = ["image", *overlay.label_maps]
     shown = _labels_shown(overlay)
-    columns = 1 + len(overlay.label_maps)
-    width, body = COLUMN_WIDTH * columns, COLUMN_WIDTH * sum(heights) + 0.1 * len(heights)
+    width = COLUMN_WIDTH * len(titles)
     entries = max(1, min(len(shown), int(width / LEGEND_ENTRY[0])))
     legend = 0.3 + LEGEND_ENTRY[1] * -(-len(shown) // entries)
-    height = body + legend + 0.7
+    figure, grid = _page(width, [_proportion(axis, overlay) for axis, _ in cuts], titles, legend)
+    window = _window(overlay.image)
+    for row, cut in enumerate(cuts):
+        for column, title in enumerate(titles):
+            axes = figure.add_subplot(grid[row, column])
+            _draw_plane(axes, overlay, cut, title if column else None, window)
+            if row == 0:
+                axes.set_title(title, color="white", fontsize=10)
+    top = 1 - 0.12 / figure.get_figheight()
+    figure.suptitle(overlay.title, color="white", fontsize=12, y=top, va="top")
+    _draw_legend(figure, overlay, shown, entries)
+    return figure
+
+
+def _page(
+    width: float, proportions: Sequence[float], titles: Sequence[str], legend: float
+) -> tuple[Figure, GridSpec]:
+    """Return an empty figure and its grid, in inches: titles above, `legend` below."""
+    head = 0.7
+    height = head + COLUMN_WIDTH * sum(proportions) + 0.1 * len(proportions) + legend
     figure = Figure(figsize=(width, height), facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(heights), columns, height_ratios=heights, left=0.01, right=0.99,
-        top=1 - 0.7 / height, bottom=legend / height, wspace=0.02, hspace=0.04,
+        len(proportions), len(titles), height_ratios=proportions, left=0.01, right=0.99,
+        top=1 - head / height, bottom=legend / height, wspace=0.02, hspace=0.04,
     )  # fmt: skip
-    window = _window(overlay.image)
-    for row, axis in enumerate(axes_shown):
-        for column, title in enumerate(["image", *overlay.label_maps]):
-            axes = figure.add_subplot(grid[row, column])
-            _draw_plane(axes, overlay, axis, title if column else None, window)
-            if row == 0:
-                axes.set_title(title, color="white", fontsize=10)
-    figure.suptitle(overlay.title, color="white", fontsize=12, y=1 - 0.12 / height, va="top")
-    _draw_legend(figure, overlay, shown, entries)
-    return figure
+    return figure, grid
 
 
 def busiest_slice(foreground: BoolArray, axis: int) -> int:
@@ -94,9 +104,14 @@ def busiest_slice(foreground: BoolArray, axis: int) -> int:
     return int(area.argmax()) if area.any() else foreground.shape[axis] // 2
 
 
-def _planes(shape: Sequence[int]) -> list[int]:
-    """Return the axes to cut across: all three of a volume, the first of a single slice."""
-    return [0] if min(shape) == 1 else [0, 1, 2]
+def _cuts(overlay: Overlay) -> list[tuple[int, int]]:
+    """Return axis and index of the slices to show: three of a volume, one of a single slice."""
+    shape = overlay.image.shape
+    foreground = np.zeros(shape, dtype=bool)
+    for label in overlay.label_maps.values():
+        foreground |= label > 0
+    axes = [0] if min(shape) == 1 else [0, 1, 2]
+    return [(axis, busiest_slice(foreground, axis)) for axis in axes]
 
 
 def _proportion(axis: int, overlay: Overlay) -> float:
@@ -122,12 +137,13 @@ def _window(image: FloatArray) -> tuple[float, float]:
 
 
 def _draw_plane(
-    axes: Axes, overlay: Overlay, axis: int, title: str | None, window: tuple[float, float]
+    axes: Axes,
+    overlay: Overlay,
+    cut: tuple[int, int],
+    title: str | None,
+    window: tuple[float, float],
 ) -> None:
-    foreground = np.zeros(overlay.image.shape, dtype=bool)
-    for label in overlay.label_maps.values():
-        foreground |= label > 0
-    index = busiest_slice(foreground, axis)
+    axis, index = cut
     rows, columns = (other for other in range(3) if other != axis)
     axes.imshow(
         overlay.image.take(index, axis=axis),
