@@ -65,7 +65,7 @@ def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerpr
     files = training_files(dataset, raw)
     store = CaseStore(cropped)
     (cropped / LABELS_FOLDER).mkdir(parents=True, exist_ok=True)
-    remove_cases(store, set(store.case_ids()) - {case.case_id for case in files})
+    _remove_others(store, files)
     facts = process_map(
         partial(_case_facts, store=store, with_intensities=_has_ct(dataset.modalities)),
         files,
@@ -117,6 +117,15 @@ def save_fingerprint(fingerprint: Fingerprint, folder: Path) -> None:
         intensities.with_suffix(".json").unlink(missing_ok=True)
     else:
         save_pickle_with_twin(intensities_to_v1(fingerprint.intensities), intensities)
+
+
+def _remove_others(store: CaseStore, files: Sequence[CaseFiles]) -> None:
+    """Delete cropped cases and copied labels of an earlier run that are listed no more."""
+    remove_cases(store, set(store.case_ids()) - {case.case_id for case in files})
+    listed = {case.label.name for case in files if case.label is not None}
+    for path in (store.folder / LABELS_FOLDER).iterdir():
+        if path.name not in listed:
+            path.unlink()
 
 
 def _is_file(path: Path | None) -> bool:

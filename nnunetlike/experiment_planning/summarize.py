@@ -18,7 +18,6 @@ from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.preprocessing.preprocessor import Preprocessor, resampled_shape
 
 NETWORK_NAMES = {"unet": "U-Net", "unet_plus_plus": "UNet++"}
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,22 @@ def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]
     }
 
 
+def readable(size_bytes: int) -> str:
+    """Return a number of bytes as `12.3 GiB`, or in MiB below one GiB."""
+    gibibytes = size_bytes / 2**30
+    return f"{gibibytes:.1f} GiB" if gibibytes >= 1 else f"{size_bytes / 2**20:.0f} MiB"
+
+
 def describe_memory(plans: Plans, memory: Memory) -> str:
     """Return what training will need at each stage, and whether this machine has it."""
-    lines = [f"  memory to train, of {memory.total_bytes / GIB:.1f} GiB here ({memory.device})"]
+    lines = [f"  memory to train, of {readable(memory.total_bytes)} here ({memory.device})"]
     for number, name in stage_names(plans).items():
         for network, (single, mixed) in training_needs(plans, plans.stages[number]).items():
             fits = single <= memory.total_bytes or mixed <= memory.total_bytes
             verdict = "" if fits else "   does not fit"
             lines.append(
-                f"    {name:<12}{NETWORK_NAMES[network]:<8}{single / GIB:6.1f} GiB with --fp32, "
-                f"{mixed / GIB:6.1f} GiB mixed{verdict}"
+                f"    {name:<12}{NETWORK_NAMES[network]:<8}{readable(single):>9} with --fp32, "
+                f"{readable(mixed):>9} mixed{verdict}"
             )
     return "\n".join(lines)
 

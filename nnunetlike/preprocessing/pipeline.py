@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetlike.core.parallel import process_map
-from nnunetlike.core.typing import FloatArray
+from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.plans.plans import Plans
@@ -67,7 +67,7 @@ def load_cropped(store: CaseStore, case_id: str) -> tuple[Cropped, CaseRecord]:
     return unstacked(store.load(case_id, unpacked=False), store.record(case_id))
 
 
-def stacked(image: FloatArray, label: FloatArray) -> FloatArray:
+def stacked(image: FloatArray, label: LabelMap) -> FloatArray:
     """Return image channels and label as one float32 array (C + 1, D, H, W)."""
     data = np.empty((len(image) + 1, *label.shape), np.float32)
     data[:-1], data[-1] = image, label

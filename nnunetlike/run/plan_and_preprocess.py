@@ -22,12 +22,12 @@ from nnunetlike.experiment_planning.planners.pretrained import (
     PretrainedPlanner,
 )
 from nnunetlike.experiment_planning.summarize import (
-    GIB,
     describe_fingerprint,
     describe_memory,
     disk_bytes,
     machine_memory,
     plans_table,
+    readable,
 )
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
@@ -241,8 +241,8 @@ def _report_disk(task: _Task, planned: Sequence[Plans]) -> None:
     needed = sum(disk_bytes(plans) for plans in planned)
     free = shutil.disk_usage(task.preprocessed).free
     print(
-        f"{task.name}: preprocessed cases need at most {needed / GIB:.2f} GiB, half of it when "
-        f"training unpacks them; {free / GIB:.1f} GiB are free"
+        f"{task.name}: preprocessed cases need at most {readable(needed)}, half of it when "
+        f"training unpacks them; {readable(free)} are free"
     )
     if needed > free:
         print("warning: this may be too little; free some space, or plan fewer configurations")

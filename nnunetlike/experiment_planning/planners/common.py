@@ -2,6 +2,9 @@
 
 Axes are those of the arrays handed in; the planners hand in transposed ones, coarsest axis first.
 
+Where the public UNet++ fork of nnU-Net plans otherwise (a slightly finer low resolution, odd 2D
+batches, no `noNorm`), version 1.7.1 is followed.
+
 Source: nnU-Net v1 (1.7.1); Isensee et al., "nnU-Net: a self-configuring method for deep
 learning-based biomedical image segmentation", Nature Methods 2021, doi 10.1038/s41592-020-01008-z.
 """
