@@ -6,6 +6,7 @@ Axes: B batch, K classes (or regions), then the patch. Labels are (B, *patch) in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -60,14 +61,16 @@ def overlap(
         exponent: power to which probabilities are summed in `predicted`.
     """
     axes = tuple(range(2, probabilities.ndim))
+    samples, _, *patch = probabilities.shape
+    voxels = probabilities.new_full((samples, 1), math.prod(patch))
     if valid is not None:
         probabilities, members = probabilities * valid, members & valid
-    voxels = torch.ones_like(members[:, :1]) if valid is None else valid
+        voxels = valid.sum(axes).to(probabilities.dtype)
     return Overlap(
         shared=(probabilities * members).sum(axes),
         predicted=(probabilities**exponent if exponent != 1 else probabilities).sum(axes),
         present=members.sum(axes).to(probabilities.dtype),
-        voxels=voxels.sum(axes).to(probabilities.dtype),
+        voxels=voxels,
     )
 
 
