@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import correlate1d
 
 from nnunetlike.preprocessing.resampling import resample_image
+from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_volume
 
 Image: TypeAlias = npt.NDArray[np.float32]
 
@@ -29,12 +29,10 @@ def blur(channel: Image, sigma: float) -> Image:
 
     Source: nnU-Net v1 (scipy.ndimage.gaussian_filter).
     """
-    radius = int(4 * sigma + 0.5)
-    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    for axis in range(channel.ndim):
-        channel = correlate1d(channel, kernel, axis, output=np.float32, mode="reflect")
-    return channel
+    volume = np.ascontiguousarray(channel.reshape((1,) * (3 - channel.ndim) + channel.shape))
+    result = np.empty_like(volume)
+    smooth_volume(volume, gaussian_kernel(sigma), result)
+    return result.reshape(channel.shape)
 
 
 def brightness(channel: Image, factor: float) -> Image:

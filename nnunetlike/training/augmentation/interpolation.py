@@ -90,46 +90,44 @@ def transpose_into(source: Float32, target: Float32) -> None:
 
 
 @compiled
-def slice_coefficients(image: Float32) -> Float32:
-    """Return coefficients (S, H + 3, W + 3) of each slice of `image` (S, H, W), over 36."""
+def slice_coefficients(image: Float32, result: Float32) -> None:
+    """Fill `result` (S, H + 3, W + 3) with coefficients of the slices of `image`, over 36."""
     slices, h, w = image.shape
-    result = np.empty((slices, h + 3, w + 3), np.float32)
     rows, columns = np.empty((h, w), np.float32), np.empty((w, h), np.float32)
     for s in range(slices):
         rows[:] = image[s]
         filter_columns(rows)
         transpose_into(rows, columns)
         filter_columns(columns)
-        transpose_into(columns, result[s, 1 : h + 1, 1 : w + 1])
+        padded = result[s]
+        transpose_into(columns, padded[1 : h + 1, 1 : w + 1])
         for i in range(1, h + 1):
-            result[s, i, 0] = result[s, i, mirrored(-1, w) + 1]
+            padded[i, 0] = padded[i, mirrored(-1, w) + 1]
             for pad in range(2):
-                result[s, i, w + 1 + pad] = result[s, i, mirrored(w + pad, w) + 1]
-        result[s, 0] = result[s, mirrored(-1, h) + 1]
+                padded[i, w + 1 + pad] = padded[i, mirrored(w + pad, w) + 1]
+        padded[0] = padded[mirrored(-1, h) + 1]
         for pad in range(2):
-            result[s, h + 1 + pad] = result[s, mirrored(h + pad, h) + 1]
-    return result
+            padded[h + 1 + pad] = padded[mirrored(h + pad, h) + 1]
 
 
 @compiled
-def volume_coefficients(image: Float32) -> Float32:
-    """Return coefficients (D + 3, H + 3, W + 3) of `image` (D, H, W), over 216."""
+def volume_coefficients(image: Float32, result: Float32) -> None:
+    """Fill `result` (D + 3, H + 3, W + 3) with coefficients of `image` (D, H, W), over 216."""
     d, h, w = image.shape
     size = (h + 3) * (w + 3)
-    result = np.empty((d + 3, h + 3, w + 3), np.float32)
-    result[1 : d + 1] = slice_coefficients(image)
+    slice_coefficients(image, result[1 : d + 1])
     flat = result.reshape(d + 3, size)
-    buffer = np.empty((d, CHUNK), np.float32)
+    lines = np.zeros((d, CHUNK), np.float32)
     for start in range(0, size, CHUNK):
         width = min(CHUNK, size - start)
-        lines = buffer[:, :width]
-        lines[:] = flat[1 : d + 1, start : start + width]
+        for k in range(d):
+            lines[k, :width] = flat[k + 1, start : start + width]
         filter_columns(lines)
-        flat[1 : d + 1, start : start + width] = lines
+        for k in range(d):
+            flat[k + 1, start : start + width] = lines[k, :width]
     flat[0] = flat[mirrored(-1, d) + 1]
     for pad in range(2):
         flat[d + 1 + pad] = flat[mirrored(d + pad, d) + 1]
-    return result
 
 
 @compiled
@@ -188,6 +186,61 @@ def gather_volume(
                             )
                         total += wz[a] * plane
                     result[c, i, j, k] = total
+
+
+@compiled
+def stretch_volume(
+    coefficients: Float32,
+    matrix: Float64,
+    start: Float64,
+    last: Float64,
+    origin: Integers,
+    result: Float32,
+) -> None:
+    """Do what `gather_volume` does for a diagonal `matrix`: one axis after the other."""
+    channels, depth, height, width = result.shape
+    z_at, z_by = straight_taps(start[0], matrix[0, 0], last[0], origin[0], depth)
+    y_at, y_by = straight_taps(start[1], matrix[1, 1], last[1], origin[1], height)
+    x_at, x_by = straight_taps(start[2], matrix[2, 2], last[2], origin[2], width)
+    _, _, rows, columns = coefficients.shape
+    plane, line = np.empty((rows, columns), np.float32), np.empty(columns, np.float32)
+    for c in range(channels):
+        for i in range(depth):
+            combine(coefficients[c], z_at[i], z_by[i], plane)
+            for j in range(height):
+                combine(plane, y_at[j], y_by[j], line)
+                for k in range(width):
+                    x = x_at[k]
+                    result[c, i, j, k] = (x_by[k, 0] * line[x] + x_by[k, 1] * line[x + 1]) + (
+                        x_by[k, 2] * line[x + 2] + x_by[k, 3] * line[x + 3]
+                    )
+
+
+@compiled
+def combine(entries: Float32, first: int, weights: Float32, result: Float32) -> None:
+    """Fill `result` (...) with the weighted sum of four `entries` (N, ...) from `first` on."""
+    a, b = entries[first].reshape(-1), entries[first + 1].reshape(-1)
+    c, d = entries[first + 2].reshape(-1), entries[first + 3].reshape(-1)
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    flat = result.reshape(-1)
+    for i in range(len(flat)):
+        flat[i] = (w0 * a[i] + w1 * b[i]) + (w2 * c[i] + w3 * d[i])
+
+
+@compiled
+def straight_taps(
+    start: float, step: float, last: float, origin: int, length: int
+) -> tuple[Integers, Float32]:
+    """Return for each point of an axis its first coefficient, and its weights: 0 outside."""
+    first, weights = np.zeros(length, np.int64), np.zeros((length, 4), np.float32)
+    for i in range(length):
+        position = start + step * i
+        if 0 <= position <= last:
+            whole = int(position)
+            first[i] = whole - origin
+            a, b, c, d = cubic_weights(np.float32(position - whole))
+            weights[i, 0], weights[i, 1], weights[i, 2], weights[i, 3] = a, b, c, d
+    return first, weights
 
 
 @compiled

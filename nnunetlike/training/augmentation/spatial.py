@@ -158,12 +158,17 @@ def resample(
     block = np.ascontiguousarray(image, np.float32)
     label = np.ascontiguousarray(label)
     if axes == 3:
-        coefficients = np.stack([interpolation.volume_coefficients(channel) for channel in block])
-        interpolation.gather_volume(coefficients, matrix, start, last, first, new_image)
+        coefficients = np.empty((len(block), *(n + 3 for n in label.shape)), np.float32)
+        for channel, filled in zip(block, coefficients, strict=True):
+            interpolation.volume_coefficients(channel, filled)
+        gather = interpolation.gather_volume if any(affine.angles) else interpolation.stretch_volume
+        gather(coefficients, matrix, start, last, first, new_image)
         interpolation.gather_volume_labels(label, matrix, start, last, first, new_label)
         return new_image, new_label
     plane, new_plane = label.shape[-2:], patch_size[-2:]
-    coefficients = interpolation.slice_coefficients(block.reshape(-1, *plane))
+    slices = block.reshape(-1, *plane)
+    coefficients = np.empty((len(slices), *(n + 3 for n in plane)), np.float32)
+    interpolation.slice_coefficients(slices, coefficients)
     interpolation.gather_slices(
         coefficients, matrix, start, last, first, new_image.reshape(-1, *new_plane)
     )
