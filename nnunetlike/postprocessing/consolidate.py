@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.errors import UsageError
 from nnunetlike.core.folders import atomic_folder, visible_files
 from nnunetlike.core.paths import fold_name
 from nnunetlike.core.typing import JSON
 from nnunetlike.data.dataset import SUFFIX
-from nnunetlike.evaluation.evaluator import evaluate_pairs
-from nnunetlike.evaluation.summary import CaseScores, Summary, read_summary
-from nnunetlike.postprocessing.determine import determine_postprocessing
+from nnunetlike.postprocessing.determine import (
+    determine_postprocessing,
+    foreground_of,
+    pair_with_references,
+    scored_labels,
+    summarise,
+)
 
 POOLED = "cv_niftis_raw"
 POOLED_FINAL = "cv_niftis_postprocessed"
@@ -65,15 +69,18 @@ def consolidate(
     """
     chosen = _folds(model, folds, validation)
     files = _files(chosen, validation)
-    labels = list(classes) if classes is not None else _scored(chosen[0] / validation)
+    labels = list(classes or scored_labels(chosen[0] / validation / "summary.json"))
+    pairs = pair_with_references(files, references)
     with atomic_folder(model / POOLED) as folder:
-        _pool(files, folder, model / POOLED, references, labels, processes)
+        for path in files:
+            shutil.copyfile(path, folder / path.name)
+        summarise(pairs, labels, folder, model / POOLED, processes=processes)
     found = determine_postprocessing(
         model,
         references,
         raw=POOLED,
         final=POOLED_FINAL,
-        classes=[label for label in labels if label not in (0, 99)],
+        classes=foreground_of(labels),
         processes=processes,
     )
     total = len(visible_files(references, SUFFIX))
@@ -111,34 +118,3 @@ def _files(folds: Sequence[Path], validation: str) -> list[Path]:
                 )
             by_name[path.name] = path
     return [by_name[name] for name in sorted(by_name)]
-
-
-def _scored(folder: Path) -> list[int]:
-    summary = folder / "summary.json"
-    labels = [int(name) for name in read_summary(summary).structures if name.isdigit()]
-    if not labels:
-        raise DataError(f"{summary} scores no label; validate again")
-    return labels
-
-
-def _pool(
-    files: Sequence[Path],
-    folder: Path,
-    home: Path,
-    references: Path,
-    labels: Sequence[int],
-    processes: int,
-) -> None:
-    """Copy the predictions into `folder` and write their summary.json, with paths in `home`."""
-    missing = [path.name for path in files if not (references / path.name).is_file()]
-    if missing:
-        raise DataError(f"{references} lacks the references {', '.join(missing[:10])}")
-    for path in files:
-        shutil.copyfile(path, folder / path.name)
-    pairs = [(path, references / path.name) for path in files]
-    found = evaluate_pairs(pairs, labels, processes=processes)
-    moved = (
-        CaseScores(str(home / Path(case.prediction).name), case.reference, case.scores)
-        for case in found.cases
-    )
-    Summary(tuple(moved)).write(folder / "summary.json")

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.errors import DataError
 from nnunetlike.core.folders import atomic_folder, visible_files
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json, save_json
@@ -70,14 +70,14 @@ def determine_postprocessing(
     """
     final = final or f"{raw}_postprocessed"
     pairs = _pairs(base / raw, references)
-    labels = list(classes) if classes is not None else _labels(base / raw / "summary.json")
+    labels = list(classes or foreground_of(scored_labels(base / raw / "summary.json")))
     content = _best(pairs, labels, processes)
     content.update(num_samples=len(pairs), validation_raw=raw, validation_final=final)
     with atomic_folder(base / final) as folder:
-        postprocess_files(
-            [(source, folder / source.name) for source, _ in pairs], content, processes=processes
-        )
-        _summarise(folder, base / final, pairs, labels, processes)
+        targets = [(source, folder / source.name) for source, _ in pairs]
+        postprocess_files(targets, content, processes=processes)
+        written = [(folder / source.name, reference) for source, reference in pairs]
+        summarise(written, labels, folder, base / final, processes=processes)
     save_json(content, base / POSTPROCESSING_FILE, sort_keys=True)
     return content
 
@@ -239,31 +239,48 @@ def _pairs(predictions: Path, references: Path) -> list[Pair]:
     files = visible_files(predictions, SUFFIX)
     if not files:
         raise DataError(f"{predictions} holds no {SUFFIX} file; validate the model first")
+    return pair_with_references(files, references)
+
+
+def pair_with_references(files: Sequence[Path], references: Path) -> list[Pair]:
+    """Return each predicted file with the reference of the same name.
+
+    Raises:
+        DataError: references are missing.
+    """
     missing = [path.name for path in files if not (references / path.name).is_file()]
     if missing:
         raise DataError(f"{references} lacks the references {', '.join(missing[:10])}")
     return [(path, references / path.name) for path in files]
 
 
-def _labels(summary: Path) -> list[int]:
+def scored_labels(summary: Path) -> list[int]:
+    """Return the labels, background included, that a summary.json scores.
+
+    Raises:
+        DataError: the file is missing, is no summary, or scores no label above 0.
+    """
     labels = [int(name) for name in read_summary(summary).structures if name.isdigit()]
-    foreground = [label for label in labels if label not in (0, 99)]
-    if not foreground:
-        raise UsageError(f"{summary} scores no foreground label; evaluate with labels above 0")
-    return foreground
+    if not foreground_of(labels):
+        raise DataError(f"{summary} scores no label above 0; evaluate again with foreground labels")
+    return labels
 
 
-def _summarise(
-    folder: Path, home: Path, pairs: Sequence[Pair], labels: list[int], processes: int
+def foreground_of(labels: Sequence[int]) -> list[int]:
+    """Return the labels that postprocessing may treat: not 0, and not 99, which v1 leaves out."""
+    return [label for label in labels if label not in (0, 99)]
+
+
+def summarise(
+    pairs: Sequence[Pair], labels: Sequence[int], folder: Path, home: Path, *, processes: int
 ) -> None:
-    """Write summary.json into `folder`, with the paths the files will have in `home`."""
-    written = [(folder / wanted.name, wanted) for _, wanted in pairs]
-    found = evaluate_pairs(written, labels, processes=processes, title="")
-    moved = tuple(
+    """Write `folder/summary.json` on pairs, with the paths the predictions will have in `home`."""
+    found = evaluate_pairs(pairs, labels, processes=processes, title="")
+    moved = (
         CaseScores(str(home / Path(case.prediction).name), case.reference, case.scores)
         for case in found.cases
     )
-    Summary(moved).write(folder / "summary.json")
+    Summary(tuple(moved)).write(folder / "summary.json")
 
 
 def _case_name(pair: Pair) -> str:
