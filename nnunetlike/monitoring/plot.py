@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.monitoring import SINKS, Event
@@ -50,7 +51,9 @@ def draw_progress(history: History, path: Path) -> None:
     right.set_ylabel("evaluation metric (mean Dice)")
     left.grid(alpha=0.3)
     lines = [*left.get_lines(), *right.get_lines()]
-    left.legend(lines, [str(line.get_label()) for line in lines], loc="upper left")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    names = [str(line.get_label()) for line in lines]
+    figure.legend(lines, names, loc="outside upper center", ncols=len(lines))
     save_figure(figure, path)
 
 

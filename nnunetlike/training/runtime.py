@@ -172,10 +172,17 @@ def choose_precision(device: torch.device, *, fp32: bool) -> Precision:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Tell whether the CPU multiplies bfloat16 in hardware (AVX512_BF16 or AMX)."""
+    """Tell whether the CPU multiplies bfloat16 in hardware (AVX512_BF16 or AMX).
+
+    torch tells from 2.5 on; before, the kernel's list of flags does.
+    """
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     found = [getattr(torch.cpu, name)() for name in probes if hasattr(torch.cpu, name)]
-    return any(bool(answer) for answer in found)
+    flags = Path("/proc/cpuinfo")
+    if found or not flags.is_file():
+        return any(bool(answer) for answer in found)
+    text = flags.read_text(encoding="ascii", errors="replace")
+    return re.search(r"\b(avx512_bf16|amx_bf16)\b", text) is not None
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
