@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetlike.core.errors import PlanError
 from nnunetlike.core.typing import Size, Spacing, Spacing3
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.topology import Topology
@@ -261,6 +262,20 @@ def shrink(pooling: Pooling, spacing: Sequence[float], shape: Sequence[int]) -> 
     reduced = list(pooling.patch_size)
     reduced[axis] -= divisor[axis]
     return pool_by_spacing(spacing, reduced)
+
+
+def require_pooling(pooling: Pooling, shape: Size) -> Pooling:
+    """Return `pooling` if there is any.
+
+    Raises:
+        PlanError: the images are so small that no network can pool even once.
+    """
+    if pooling.topology.num_pools:
+        return pooling
+    raise PlanError(
+        f"the median case has {shape} voxels after resampling, too few for a network: its finest "
+        f"axes need at least {2 * MIN_FEATURE_EDGE}. Pad the images, or use larger ones"
+    )
 
 
 def batch_limit(shape: Size, patch_size: Size, cases: int) -> int:

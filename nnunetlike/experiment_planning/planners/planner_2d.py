@@ -32,7 +32,7 @@ class Planner2D:
         """Return plans with one stage.
 
         Raises:
-            PlanError: the data set has no case.
+            PlanError: the data set has no case, or its images are too small to pool.
         """
         if not fingerprint.sizes:
             raise PlanError("there is no case to plan for; add training cases to dataset.json")
@@ -81,7 +81,7 @@ class Planner2D:
 
         As in v1 the first estimate is that of 30 features, those of smaller patches of 32.
         """
-        pooling = common.pool_by_spacing(spacing, shape)
+        pooling = common.require_pooling(common.pool_by_spacing(spacing, shape), shape)
         estimate = self._estimate(pooling, fingerprint, 30)
         while estimate > self.reference:
             pooling = common.shrink(pooling, spacing, shape)

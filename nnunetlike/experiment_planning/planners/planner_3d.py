@@ -96,6 +96,7 @@ class Planner3D:
     def _stage(self, frame: _Frame, spacing: Spacing) -> StagePlan:
         shape = common.rounded_shape(frame.shape, frame.spacing, spacing)
         pooling = common.pool_by_spacing(spacing, common.isotropic_patch(spacing, shape))
+        common.require_pooling(pooling, shape)
         while not self.memory.fits(pooling, frame.demand):
             pooling = _smaller(pooling, spacing, shape)
         limit = max(common.batch_limit(shape, pooling.patch_size, frame.cases), 2)
