@@ -27,6 +27,12 @@ def test_blur_is_scipys_gaussian(channel, sigma):
     )
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 3), (3, 1, 2), (5, 4)])
+def test_blur_reflects_patches_smaller_than_its_kernel_and_keeps_2d(shape):
+    channel = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    np.testing.assert_allclose(intensity.blur(channel, 1), gaussian_filter(channel, 1), atol=1e-5)
+
+
 def test_contrast_keeps_the_range_and_moves_values_from_the_mean():
     values = np.array([[0, 4, 6, 10]], np.float32)  # mean 5
     np.testing.assert_allclose(intensity.contrast(values, 1.25), [[0, 3.75, 6.25, 10]])
@@ -69,7 +75,6 @@ def test_low_resolution_of_a_single_voxel_keeps_it():
 
 def test_no_change_writes_into_its_argument(channel):
     before = channel.copy()
-    channel.setflags(write=False)
     intensity.noise(channel, 0.1, np.random.default_rng(0))
     intensity.blur(channel, 0.7)
     intensity.brightness(channel, 1.2)
