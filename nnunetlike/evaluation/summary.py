@@ -1,9 +1,9 @@
 """Scores of many cases, their means, and `summary.json` in the schema of nnU-Net v1.
 
-Two entries go beyond v1's evaluator, and v1's own readers skip both: `results.mean.mean`, which v1
-adds to the file when it looks for the best configuration, and `foreground_mean` at the top level,
-the same numbers under the name users know from nnU-Net v2. Both are, for each metric, the mean over
-all structures but background, over those whose mean is defined; NaN only where none is.
+One entry goes beyond v1: `foreground_mean` at the top level, the name users know from nnU-Net v2.
+It is, for each metric, the mean over all structures but background, over those whose mean is
+defined; NaN only where none is. It stands outside `results`, where every reader of v1 passes it by:
+v1's search for postprocessing reads each key of `results.mean` as a number and stops at any other.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Summary:
                     {**case.scores, "reference": case.reference, "test": case.prediction}
                     for case in self.cases
                 ],
-                "mean": {**self.mean, "mean": self.foreground_mean},
+                "mean": self.mean,
             },
             "foreground_mean": self.foreground_mean,
         }
@@ -117,6 +117,21 @@ def read_summary(path: Path) -> Summary:
             f"{path} is not a summary.json of nnU-Net: it lacks results.all. Evaluate again with "
             "nnUNet_evaluate_folder"
         ) from None
+
+
+def add_foreground_mean(path: Path) -> None:
+    """Add the foreground mean to a summary.json as `results.mean.mean` too.
+
+    v1 does so in the files it compared to find the best configuration, and only there; its search
+    for postprocessing cannot read a file with this entry.
+
+    Raises:
+        DataError: the file is missing or is no summary.
+    """
+    mean = read_summary(path).foreground_mean
+    content = load_json(path)
+    content["results"]["mean"]["mean"] = mean
+    save_json(content, path, sort_keys=True)
 
 
 def _case(entry: Mapping[str, Any]) -> CaseScores:

@@ -104,7 +104,11 @@ def test_a_summary_survives_its_file(tmp_path: Path) -> None:
     assert stored == content
     assert list(stored) == sorted(stored)
     assert len(stored["id"]) == 12 and int(stored["id"], 16) >= 0
-    assert stored["foreground_mean"] == stored["results"]["mean"]["mean"]
+    assert stored["foreground_mean"] == {"Dice": pytest.approx(0.4375)}
+
+
+def test_means_hold_labels_only_so_that_v1_reads_every_key_as_a_number() -> None:
+    assert set(summary({"0": 1.0, "1": 0.5}).to_v1()["results"]["mean"]) == {"0", "1"}
 
 
 def test_a_file_that_is_no_summary_is_refused(tmp_path: Path) -> None:
