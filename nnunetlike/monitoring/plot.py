@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class ProgressPlot:
             self._history = {name: list(event["history"][name]) for name in self._history}
         if event["event"] == "epoch":
             for name, values in self._history.items():
-                values.append(event[name])
+                values.append(math.nan if event[name] is None else event[name])
             draw_progress(self._history, self.path)
 
 

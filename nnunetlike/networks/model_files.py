@@ -193,8 +193,15 @@ def load_content(path: Path) -> dict[str, Any]:
     try:
         with _numpy_scalars_allowed():
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        ValueError,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{path} cannot be read as a checkpoint ({reason}). It is damaged, or asks to execute "
             "code, which is refused"

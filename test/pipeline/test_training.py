@@ -319,3 +319,25 @@ def test_a_fold_beyond_the_splits_is_random_and_says_so(
     facts = json.loads((folder / "debug.json").read_text())
     assert len(facts["train_cases"]) == 4
     assert len(facts["val_cases"]) == 2
+
+
+def test_mixed_precision_trains_on_a_cpu_that_has_it(
+    tiny_task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnunetlike.training.runtime.cpu_has_bfloat16", lambda: True)
+    options = [option for option in OPTIONS if option != "--fp32"]
+    assert main(["2d", "nnUNetTrainerV2", TASK, "0", *options]) == 0
+    folder = fold_folder(tiny_task, configuration="2d")
+    assert json.loads((folder / "debug.json").read_text())["precision"] == "bf16"
+    weights = load_model_file(folder / "model_final_checkpoint.model").state_dict
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_worker_processes_make_the_same_batches(tiny_task: Path) -> None:
+    found = []
+    for workers in ("0", "1"):
+        options = (*OPTIONS, "--disable_validation_inference", f"--num_workers={workers}")
+        assert main(["2d", "nnUNetTrainerV2", TASK, "0", *options]) == 0
+        path = fold_folder(tiny_task, configuration="2d") / "model_final_checkpoint.model"
+        found.append(load_model_file(path).content["plot_stuff"])
+    assert found[0] == found[1]

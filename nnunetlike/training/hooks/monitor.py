@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,9 @@ from nnunetlike.monitoring import Sink
 from nnunetlike.training.hooks import EpochReport, Hook
 from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.state import TrainState
+
+EPOCHS_FOR_ETA = 10
+"""The time to go is told from the median of so many epochs."""
 
 
 class Events:
@@ -30,6 +35,7 @@ class Monitor(Hook):
 
     def __init__(self, events: Events) -> None:
         self.events = events
+        self._durations: deque[float] = deque(maxlen=EPOCHS_FOR_ETA)
 
     def on_fit_start(self, loop: TrainLoop, state: TrainState) -> None:
         """Tell where training starts, with the history of earlier runs."""
@@ -51,6 +57,8 @@ class Monitor(Hook):
 
     def on_epoch_end(self, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
         """Tell what the epoch was like, in plain types."""
+        self._durations.append(report.total_s)
+        usual_s = statistics.median(self._durations)
         self.events.tell(
             "epoch",
             epoch=report.epoch,
@@ -65,7 +73,7 @@ class Monitor(Hook):
             wait_s=round(report.wait_s, 3),
             compute_s=round(report.compute_s, 3),
             total_s=round(report.total_s, 3),
-            eta_s=round(report.total_s * (loop.recipe.epochs - state.epoch), 1),
+            eta_s=round(usual_s * (loop.recipe.epochs - state.epoch), 1),
         )
 
 
