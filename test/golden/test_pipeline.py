@@ -23,6 +23,7 @@ from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import fingerprint_to_v1, intensities_to_v1, plans_to_v1
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
+from nnunetlike.run.plan_and_preprocess import main
 
 TASKS = ["Task071_CTISO", "Task072_MRANISO", "Task073_BRAIN2", "Task074_SLICE2D"]
 
@@ -210,3 +211,19 @@ def test_files_are_those_of_v1(run: Run) -> None:
     found = {str(p.relative_to(home)) for p in home.rglob("*") if p.is_file()}
     assert set(expected) <= found
     assert all(name.endswith(".json") for name in found - set(expected))
+
+
+def test_the_command_writes_all_files_of_v1(golden: Path, home: Path) -> None:
+    task = "Task074_SLICE2D"
+    raw = home / "raw"
+    lay_out_raw_task(golden / "raw" / "Task74_SLICE2D.npz", raw / "nnUNet_raw_data" / task)
+    assert main(["-t", "74", "-tf", "1", "-tl", "1"]) == 0
+    tree = json.loads((golden / "pipeline" / task / "tree.json").read_text())
+    ours_alone = (".json", "splits_final.pkl")  # twins, and folds that v1 makes when training
+    for part, folder in (
+        ("cropped", raw / "nnUNet_cropped_data" / task),
+        ("preprocessed", home / "preprocessed" / task),
+    ):
+        found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert set(tree[part]) <= found
+        assert all(name.endswith(ours_alone) for name in found - set(tree[part]))
