@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def test_two_cases_are_planned_for_fold_all(
     assert not (folder / "splits_final.pkl").exists()
     assert not (folder / "nnUNetData_plans_v2.1_stage0").exists()
     assert (folder / "nnUNetPlansv2.1_plans_2D.pkl").is_file()
+
+
+def test_several_tasks_are_planned_in_one_command(
+    home: Path, make_task: Callable[[int], Path]
+) -> None:
+    raw = make_task(2)
+    shutil.copytree(raw, raw.parent / "Task502_Copy")
+    assert main(["-t", "501", "Task502_Copy", "-tf", "2", "-pl2d", "None"]) == 0
+    for task in (TASK, "Task502_Copy"):
+        store = CaseStore(home / "preprocessed" / task / "nnUNetData_plans_v2.1_stage0")
+        assert store.case_ids() == ["ball_0", "ball_1"]
 
 
 def test_none_skips_a_planner(home: Path, make_task: Callable[[int], Path]) -> None:
