@@ -45,7 +45,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            f"{command}=nnunetlike.run.{module}:main" for command, module in COMMANDS.items()
+            f"{command}=nnunetlike.run.scripts:{module}" for command, module in COMMANDS.items()
         ]
     },
 )

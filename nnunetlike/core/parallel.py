@@ -26,7 +26,9 @@ PROCESSES_VARIABLE = "nnUNet_def_n_proc"
 def process_context() -> BaseContext:
     """Return the way worker processes are started."""
     methods = multiprocessing.get_all_start_methods()
-    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(["nnunetlike.core.compiled"])  # numba, once for all workers
+    return context
 
 
 def available_cores() -> int:

@@ -261,3 +261,7 @@ def _preprocess(
     )
     folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
     print(f"{task.name}: wrote {len(fingerprint.sizes)} cases to {folders}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -130,3 +130,7 @@ def _announce(bundle: ModelBundle, settings: PredictionSettings) -> None:
     for path in bundle.checkpoints:
         print(f"{path.parent.name}: {path.name}")
     print(f"device: {settings.device} ({kind})")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

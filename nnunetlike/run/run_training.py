@@ -171,3 +171,7 @@ def execute(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return run_command(execute, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
