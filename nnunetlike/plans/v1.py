@@ -165,6 +165,8 @@ def _statistics(content: Mapping[str, Any]) -> IntensityStatistics:
 
 
 def _stage_to_v1(stage: StagePlan) -> dict[str, Any]:
+    dummy = {"do_dummy_2D_data_aug": stage.dummy_2d_augmentation}
+    flat = stage.dimension == 2  # v1 writes the entry last in 2D
     return {
         "batch_size": stage.batch_size,
         "num_pool_per_axis": list(stage.num_pool_per_axis),
@@ -172,9 +174,10 @@ def _stage_to_v1(stage: StagePlan) -> dict[str, Any]:
         "median_patient_size_in_voxels": list(stage.median_shape),
         "current_spacing": list(stage.spacing),
         "original_spacing": list(stage.original_spacing),
-        "do_dummy_2D_data_aug": stage.dummy_2d_augmentation,
+        **({} if flat else dummy),
         "pool_op_kernel_sizes": [list(size) for size in stage.topology.pool_op_kernel_sizes],
         "conv_kernel_sizes": [list(size) for size in stage.topology.conv_kernel_sizes],
+        **(dummy if flat else {}),
     }
 
 

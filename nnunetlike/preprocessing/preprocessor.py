@@ -21,6 +21,10 @@ from nnunetlike.preprocessing.resampling import resample_image, separate_axis
 KEEPS_THROUGH_PLANE = {"GenericPreprocessor": False, "PreprocessorFor2D": True}
 """By v1's name of the preprocessor: does the first (transposed) axis keep its own spacing?"""
 
+CLIPPED = {"CT", "CT2"}
+"""Schemes that keep a small part of the range, so that rounding while resampling counts for more:
+their images are resampled in double precision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -93,10 +97,12 @@ class Preprocessor:
         label = cropped.label.transpose(axes)
         a, b, c = (record.original_spacing[axis] for axis in axes)
         target = self.target_spacing((a, b, c))
+        if not CLIPPED.isdisjoint(self.plans.normalization_schemes.values()):
+            image = image.astype(np.float64)
         image, label = resampled(image, label, (a, b, c), target)
         label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
         normalized = normalize(
-            image,
+            image.astype(np.float32, copy=False),
             label,
             schemes=self.plans.normalization_schemes,
             use_mask=self.plans.use_mask_for_norm,
