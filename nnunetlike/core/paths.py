@@ -14,6 +14,7 @@ from nnunetlike.core.errors import DataError, UsageError
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"
+DEFAULT_CASCADE_TRAINER = "nnUNetTrainerV2CascadeFullRes"
 
 
 def _from_environment(variable: str, purpose: str) -> Path:

@@ -13,6 +13,7 @@ from nnunetlike.core.errors import UsageError
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
 from nnunetlike.inference.predict import PredictionSettings, predict_folder
 from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.training.runtime import choose_device
 
 
 def build_parser() -> CommandParser:
@@ -27,6 +28,10 @@ def build_parser() -> CommandParser:
     add("-o", "--output_folder", required=True, type=Path, help="folder for predictions")
     add("-t", "--task_name", required=True, help="task name or number")
     add("-tr", "--trainer_class_name", default=paths.DEFAULT_TRAINER, help="name of the trainer")
+    add("-ctr", "--cascade_trainer_class_name", default=paths.DEFAULT_CASCADE_TRAINER,
+        help="name of the trainer instead of -tr when -m is 3d_cascade_fullres")  # fmt: skip
+    add("-l", "--lowres_segmentations", type=Path, help="predictions of 3d_lowres; only with "
+        "-m 3d_cascade_fullres")  # fmt: skip
     add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres or 3d_fullres")
     add("-p", "--plans_identifier", default=paths.DEFAULT_PLANS, help="name of the plans")
     add("-f", "--folds", nargs="+", default=None, help="folds whose probabilities are averaged, "
@@ -50,7 +55,7 @@ def build_parser() -> CommandParser:
         "CPU does so unless --bf16 is given")  # fmt: skip
     add("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has "
         "it, but numbers differ slightly")  # fmt: skip
-    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    add("--device", help="cpu, cuda, cuda:1, ...; None takes a GPU if there is one")
     return parser
 
 
@@ -60,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    device = _device(args.device)
+    device = choose_device(args.device)
     settings = PredictionSettings(
         device=device,
         step_size=args.step_size,
@@ -85,9 +90,11 @@ def _predict(args: argparse.Namespace) -> None:
 def _model_folder(args: argparse.Namespace) -> Path:
     if args.model == "3d_cascade_fullres":
         raise UsageError(
-            "3d_cascade_fullres cannot be predicted yet: it needs the predictions of 3d_lowres as "
-            "further channels. Use 2d, 3d_lowres or 3d_fullres with -m"
+            f"{args.cascade_trainer_class_name}: the cascade cannot be predicted yet. It needs the "
+            "predictions of 3d_lowres as further channels. Use -m 2d, 3d_lowres or 3d_fullres"
         )
+    if args.lowres_segmentations is not None:
+        raise UsageError(f"-l belongs to -m 3d_cascade_fullres; leave it out for {args.model}")
     if args.model not in paths.CONFIGURATIONS:
         raise UsageError(f"-m {args.model!r} is unknown; use 2d, 3d_lowres or 3d_fullres")
     task = paths.task_name(args.task_name)
@@ -98,21 +105,6 @@ def _folds(texts: Sequence[str] | None) -> list[int | str] | None:
     if texts is None or list(texts) == ["None"]:
         return None
     return [paths.parse_fold(text) for text in texts]
-
-
-def _device(text: str) -> torch.device:
-    if text == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise UsageError(f"--device {text!r} is unknown; use cpu, cuda or cuda:NUMBER") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {text}: {torch.cuda.device_count()} GPUs are visible; use cpu, or another "
-            "number"
-        )
-    return device
 
 
 def _autocast(device: torch.device, args: argparse.Namespace) -> torch.dtype | None:

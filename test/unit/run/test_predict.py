@@ -26,13 +26,14 @@ def test_defaults_are_v1s() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-m", "3d_cascade_fullres"], "needs the predictions of 3d_lowres"),
+        (["-m", "3d_cascade_fullres"], "the cascade cannot be predicted yet"),
         (["-m", "3d"], "use 2d, 3d_lowres or 3d_fullres"),
         (["--mode", "fast", "-z"], "use --mode normal with --save_npz"),
         (["--part_id", "2", "--num_parts", "2"], "part_id 2 must be at least 0 and below"),
         (["--bf16", "--disable_mixed_precision"], "contradict"),
-        (["--device", "abacus"], "use cpu, cuda or cuda:NUMBER"),
-        (["--device", "cuda:99"], "GPUs are visible"),
+        (["-l", "folder"], "-l belongs to -m 3d_cascade_fullres"),
+        (["--device", "abacus"], "torch knows no device 'abacus'"),
+        (["--device", "cuda:99"], "device cuda:99 was asked for"),
         (["-f", "first"], "neither a number nor 'all'"),
     ],
 )
