@@ -31,4 +31,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("RESULTS_FOLDER", "results"),
     ):
         monkeypatch.setenv(variable, str(tmp_path / name))
+    for variable in ("nnUNet_raw", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
     return tmp_path

@@ -43,6 +43,8 @@ class _Console(logging.Handler):
         try:
             sys.stdout.write(self.format(record) + "\n")
             sys.stdout.flush()
+        except BrokenPipeError:
+            return
         except (OSError, ValueError):
             self.handleError(record)
 

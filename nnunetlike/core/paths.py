@@ -5,51 +5,43 @@ Environment variables are read when a folder is asked for; importing this module
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
+from nnunetlike.core import environment
 from nnunetlike.core.errors import DataError, UsageError
 
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"
 DEFAULT_CASCADE_TRAINER = "nnUNetTrainerV2CascadeFullRes"
-
-
-def _from_environment(variable: str, purpose: str) -> Path:
-    value = os.environ.get(variable, "").strip().strip("'\"")
-    if not value:
-        raise UsageError(
-            f"the environment variable {variable} is not set; it names the folder for {purpose}. "
-            f"Set it with: export {variable}=/path/to/folder"
-        )
-    return Path(value).expanduser().absolute()
-
-
-def raw_data_base() -> Path:
-    """Return the folder that holds `nnUNet_raw_data` and `nnUNet_cropped_data`."""
-    return _from_environment("nnUNet_raw_data_base", "raw data")
+CROPPED = "nnUNet_cropped_data"
 
 
 def raw_data() -> Path:
-    """Return the folder of raw tasks."""
-    return raw_data_base() / "nnUNet_raw_data"
+    """Return the folder of raw tasks (`nnUNet_raw_data_base/nnUNet_raw_data`, or `nnUNet_raw`)."""
+    return environment.RAW.setting().home
 
 
 def cropped_data() -> Path:
-    """Return the folder of cropped tasks."""
-    return raw_data_base() / "nnUNet_cropped_data"
+    """Return the folder of cropped tasks.
+
+    v1 keeps it beside the raw tasks. v2's `nnUNet_raw` holds tasks only, and nothing is written
+    there but by conversion, so it lies below the preprocessed tasks.
+    """
+    raw = environment.RAW.setting()
+    root = raw.root if raw.variable == environment.RAW.v1 else preprocessed()
+    return root / CROPPED
 
 
 def preprocessed() -> Path:
     """Return the folder of preprocessed tasks."""
-    return _from_environment("nnUNet_preprocessed", "preprocessed data")
+    return environment.PREPROCESSED.setting().home
 
 
 def results() -> Path:
-    """Return the folder of trained models (`RESULTS_FOLDER/nnUNet`)."""
-    return _from_environment("RESULTS_FOLDER", "trained models") / "nnUNet"
+    """Return the folder of trained models (`RESULTS_FOLDER/nnUNet`, `nnUNet_results/nnUNet`)."""
+    return environment.RESULTS.setting().home
 
 
 def _task_folders() -> list[Path]:

@@ -26,13 +26,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block ends without error.
 
     The temporary name keeps the suffixes of `path`, so libraries that choose a format by suffix
-    work. A block that raises leaves `path` as it was and removes the temporary file.
+    work. A block that raises leaves `path` as it was and removes the temporary file. An error of
+    the system, such as a full disk, gets `path` as its file name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or str(error.filename) == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

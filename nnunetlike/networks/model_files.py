@@ -151,8 +151,8 @@ def save_model_file(path: Path, content: Mapping[str, Any], info: Mapping[str, A
         info: v1's `init`, `name`, `class`, `plans`, and our description; plain types.
     """
     save_pickle(OrderedDict(info), information_file(path))
-    with atomic_path(path) as temporary:
-        torch.save(dict(content), temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(dict(content), stream)  # a stream: a full disk then raises an OSError
 
 
 def load_model_file(path: Path) -> ModelFile:

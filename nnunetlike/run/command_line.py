@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from nnunetlike import __version__
-from nnunetlike.core.errors import InterruptedRunError, NnunetlikeError
+from nnunetlike.core.errors import InterruptedRunError
 from nnunetlike.core.logs import set_up_console
+from nnunetlike.core.system_errors import explained
+
+BUG = 1
+READER_GONE = 141
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -57,18 +67,68 @@ def run_command(
 ) -> int:
     """Parse `argv`, run `command` and return its exit status.
 
-    0 is success; 2 wrong usage, 3 wrong data, 4 lacking resources, 5 interrupted but resumable. A
-    traceback means a fault of the program.
+    0 is success; 2 wrong usage, 3 wrong data, 4 lacking resources, 5 interrupted but resumable.
+    141: the reader of the output went away, as in `| head`. 1, after a traceback: a fault of the
+    program.
     """
     set_up_console()
     try:
-        return command(parser.parse_args(argv)) or 0
-    except NnunetlikeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        with _terminable():
+            status = command(parser.parse_args(argv)) or 0
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        _print_error("interrupted; run the same command again to go on")
         return InterruptedRunError.exit_code
-    except MemoryError:
-        print("error: memory ran out; use fewer processes or a smaller batch", file=sys.stderr)
-        return 4
+    except Exception as error:  # noqa: BLE001 - the last one to ask; unknown ones are reported
+        return _exit_code(error, parser.prog)
+    return status
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: with temporary files removed and exit code 5."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(error: Exception, command: str) -> int:
+    """Report an error and return the exit status: one line for what the user can mend."""
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        return READER_GONE
+    known = explained(error)
+    if known is not None:
+        _print_error(str(known))
+        return known.exit_code
+    traceback.print_exception(error)
+    _print_error(
+        f"this is a bug of {command}, nnunetlike {__version__}. Please report the lines above "
+        "with the command and the output of nnUNet_env"
+    )
+    return BUG
+
+
+def _print_error(message: str) -> None:
+    with suppress(OSError):  # nobody is there to read it
+        print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _reader_is_gone() -> bool:
+    """Tell whether nobody reads standard output; what is still to be written goes to nowhere then.
+
+    Otherwise Python would complain of it at its end.
+    """
+    output = sys.stdout.fileno()
+    watch = select.poll()
+    watch.register(output, 0)  # errors are always told
+    if not any(event & select.POLLERR for _, event in watch.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)
+    os.close(nowhere)
+    return True
