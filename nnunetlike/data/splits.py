@@ -28,23 +28,24 @@ def make_splits(case_ids: Iterable[str], folds: int = 5) -> list[Split]:
 
     Args:
         case_ids: identifiers of all training cases.
-        folds: number of folds.
+        folds: number of folds; fewer cases than that each validate alone (leave-one-out).
 
     Returns:
         One split per fold; every case validates exactly once; ids are sorted as text.
 
     Raises:
-        DataError: there are fewer cases than folds.
+        DataError: there are fewer than two cases.
 
     Source: nnU-Net v1 (KFold(5, shuffle=True, random_state=12345)); scikit-learn's KFold shuffles
     with `RandomState(seed)` and gives the first `n % folds` blocks one case more.
     """
     ids = sorted(case_ids)
-    if len(ids) < folds:
+    if len(ids) < 2:
         raise DataError(
-            f"{len(ids)} training cases cannot make {folds} folds. Add cases, or train with fold "
-            "'all'"
+            f"a cross-validation needs two cases, and there is only {', '.join(ids) or 'none'}. "
+            "Train with fold 'all', which trains and validates on the same case, or add cases"
         )
+    folds = min(folds, len(ids))
     order = np.arange(len(ids))
     np.random.RandomState(SEED).shuffle(order)
     splits = []

@@ -92,6 +92,11 @@ def training_files(dataset: DatasetSpec, raw: Path) -> list[CaseFiles]:
     """
     if not dataset.training:
         raise DataError(f"{raw / 'dataset.json'} lists no training case")
+    if not dataset.labels.foreground:
+        raise DataError(
+            f"{raw / 'dataset.json'} declares no label above 0, so there is nothing to segment. "
+            "Add what the label maps hold to 'labels'"
+        )
     if len(set(dataset.training)) != len(dataset.training):
         double = sorted({c for c in dataset.training if dataset.training.count(c) > 1})
         raise DataError(f"{raw / 'dataset.json'} lists cases twice: {', '.join(double)}")
@@ -204,6 +209,12 @@ def _intensities(
 ) -> dict[int, ChannelIntensities]:
     def over_all(position: int) -> IntensityStatistics:
         samples: Sequence[FloatArray] = [found.samples[position] for found in facts.values()]
+        if not any(len(sample) for sample in samples):
+            raise DataError(
+                f"{dataset.name}: a CT is normalised by the intensities under the labels, but no "
+                "label map holds a voxel above 0. Look at labelsTr; an image that is no CT needs "
+                "another name in dataset.json"
+            )
         return intensity_statistics(np.concatenate(samples))
 
     return {

@@ -28,7 +28,8 @@ def normalize(
 
     Schemes: `CT` clips to the data set's foreground percentiles 0.5 and 99.5 and standardises by
     its mean and deviation; `CT2` clips likewise and standardises by the voxels strictly between;
-    `noNorm` does nothing; `nonCT` (and any other name) standardises by the case itself.
+    `noNorm` does nothing; `nonCT` (and any other name) standardises by the case itself. What does
+    not vary at all becomes 0.
 
     Args:
         image: (C, ...).
@@ -73,7 +74,7 @@ def _by_data_set(
     assert known is not None
     np.clip(channel, known.percentile_00_5, known.percentile_99_5, out=channel)
     channel -= known.mean
-    channel /= known.sd
+    channel /= known.sd or 1.0
     if inside is not None:
         channel[~inside] = 0
 
@@ -85,8 +86,10 @@ def _by_case_within_window(
     low, high = known.percentile_00_5, known.percentile_99_5
     within = channel[(channel > low) & (channel < high)]
     np.clip(channel, low, high, out=channel)
-    channel -= within.mean()
-    channel /= within.std()
+    values = within if within.size else channel
+    mean, deviation = values.mean(), values.std()
+    channel -= mean
+    channel /= deviation or 1.0
     if inside is not None:
         channel[~inside] = 0
 

@@ -184,8 +184,9 @@ def _split(fold: int | str, dataset: Path, store: CaseStore) -> tuple[Split, tup
     path = dataset / "splits_final.pkl"
     notes: list[str] = []
     if not path.is_file():
-        notes.append(f"{path} was missing; made a new 5-fold cross-validation split")
-        save_splits(make_splits(case_ids), path)
+        made = make_splits(case_ids)
+        save_splits(made, path)
+        notes.append(f"{path} was missing; made a new {len(made)}-fold cross-validation split")
     splits = load_splits(path)
     if int(fold) >= len(splits):
         notes.append(

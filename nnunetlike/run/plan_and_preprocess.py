@@ -193,7 +193,7 @@ def _copy_labels(task: _Task) -> None:
 
 
 def _write_splits(task: _Task, case_ids: list[str]) -> None:
-    """Write five folds, unless the task has splits already or too few cases."""
+    """Write five folds, or fewer for fewer cases, unless the task has splits already."""
     path = task.preprocessed / "splits_final.pkl"
     if path.is_file():
         known = {case for split in load_splits(path) for case in (*split.train, *split.val)}
@@ -204,13 +204,26 @@ def _write_splits(task: _Task, case_ids: list[str]) -> None:
                 f"warning: {path} is kept, but its cases are not those of dataset.json: "
                 f"{_listed(known ^ set(case_ids))}. Delete it to have new folds made"
             )
-    elif len(case_ids) < FOLDS:
-        print(
-            f"{task.name}: {len(case_ids)} cases are too few for {FOLDS} folds; train with fold "
-            "'all'"
-        )
-    else:
+        return
+    if len(case_ids) < FOLDS:
+        print(f"{task.name}: {_few_cases(case_ids)}")
+    if len(case_ids) > 1:
         save_splits(make_splits(case_ids, FOLDS), path)
+
+
+def _few_cases(case_ids: Sequence[str]) -> str:
+    """Return what fewer than five cases mean; wrong names are the usual reason, so they follow."""
+    names = f"Cases by name (ID of ID_0000.nii.gz): {', '.join(case_ids)}"
+    if len(case_ids) == 1:
+        return (
+            "one case cannot be split; train with fold 'all', which trains and validates on it. "
+            f"{names}"
+        )
+    last = len(case_ids) - 1
+    return (
+        f"{len(case_ids)} cases are too few for {FOLDS} folds; made {len(case_ids)} (0 to {last}), "
+        f"each validating on one case (leave-one-out). Fold 'all' trains on all of them. {names}"
+    )
 
 
 def _listed(case_ids: set[str], most: int = 10) -> str:

@@ -109,10 +109,10 @@ def test_a_task_becomes_plans_splits_and_cases(
         assert part in said, part
 
 
-def test_two_cases_are_planned_for_fold_all(
+def test_one_case_is_planned_for_fold_all(
     home: Path, make_task: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_task(2)
+    make_task(1)
     assert run("-no_pp") == 0
     assert "train with fold 'all'" in capsys.readouterr().out
     folder = home / "preprocessed" / TASK

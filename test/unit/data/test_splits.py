@@ -23,7 +23,7 @@ def test_fold_0_of_liver_is_the_published_one() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(count=st.integers(5, 60), folds=st.integers(2, 5))
+@given(count=st.integers(2, 60), folds=st.integers(2, 5))
 def test_every_case_is_validated_once_and_never_trained_on_then(count: int, folds: int) -> None:
     ids = [f"c{i}" for i in range(count)]
     splits = make_splits(ids, folds)
@@ -32,9 +32,17 @@ def test_every_case_is_validated_once_and_never_trained_on_then(count: int, fold
     assert not any(set(s.train) & set(s.val) for s in splits)
 
 
-def test_too_few_cases_name_the_way_out() -> None:
-    with pytest.raises(DataError, match="fold 'all'"):
-        make_splits(["a", "b"])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_fewer_than_five_cases_leave_one_out(count: int) -> None:
+    splits = make_splits("abcd"[:count])
+    assert len(splits) == count
+    assert {split.val for split in splits} == {(case,) for case in "abcd"[:count]}
+    assert all(len(split.train) == count - 1 for split in splits)
+
+
+def test_one_case_cannot_be_split_and_the_way_out_is_named() -> None:
+    with pytest.raises(DataError, match=r"only a.*fold 'all'"):
+        make_splits(["a"])
 
 
 def test_fold_all_trains_and_validates_on_everything() -> None:

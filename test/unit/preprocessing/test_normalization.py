@@ -63,3 +63,18 @@ def test_missing_schemes_and_intensities_are_named() -> None:
         normalize(IMAGE, LABEL, schemes={}, use_mask={}, intensities=None)
     with pytest.raises(PlanError, match="no intensities"):
         normalize(IMAGE, LABEL, schemes={0: "CT"}, use_mask={0: False}, intensities=None)
+
+
+@pytest.mark.parametrize("scheme", ["CT", "CT2", "nonCT"])
+def test_an_image_without_variation_becomes_zero(scheme: str) -> None:
+    flat = IntensityStatistics(
+        median=7, mean=7, sd=0, mn=7, mx=7, percentile_00_5=7, percentile_99_5=7
+    )
+    found = normalize(
+        np.full((1, 5), 7, np.float32),
+        LABEL,
+        schemes={0: scheme},
+        use_mask={0: False},
+        intensities={0: ChannelIntensities(overall=flat, by_case={})},
+    )
+    assert found.tolist() == [[0.0] * 5]
