@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nnunetlike/__init__.py").r
 COMMANDS = {
     "nnUNet_convert_decathlon_task": "convert_decathlon_task",
     "nnUNet_plan_and_preprocess": "plan_and_preprocess",
+    "nnUNet_verify_dataset": "verify_dataset",
     "nnUNet_train": "run_training",
     "nnUNet_predict": "predict",
     "nnUNet_evaluate_folder": "evaluate_folder",
@@ -35,6 +36,8 @@ setup(
         "SimpleITK>=2.3",
         "nibabel>=5.0",
         "scikit-image>=0.22",
+        "pillow>=10.1",
+        "tifffile>=2023.2.3",
         "numpy>=1.26",
         "scipy>=1.11",
         "pandas>=2.0",

@@ -11,11 +11,16 @@ from nnunetlike.data.geometry import Geometry
 
 @dataclass(frozen=True, kw_only=True)
 class CaseFiles:
-    """Paths of one case: one image per channel, in order, and the label if there is one."""
+    """Paths of one case: its images, and the label if there is one.
+
+    There is one image per channel, in order, or one that holds all channels.
+    """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None = None
+    channels: int | None = None
+    """How many channels the images must have together; None asks for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,11 @@ from nnunetlike.core.typing import Shape3, Spacing3
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
+SLICE_THICKNESS = 999.0
+"""Spacing along D of an image of two dimensions, which has none.
+
+Source: nnU-Net v1, `convert_2d_image_to_nifti`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nnunetlike.core.serialization import atomic_path, save_pickle
 from nnunetlike.core.typing import LabelMap, Shape3
 from nnunetlike.data.geometry import Geometry
-from nnunetlike.data.imageio import format_of
+from nnunetlike.data.imageio import format_of, split_ending
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import save_npz
 from nnunetlike.plans.plans import Plans
@@ -149,9 +149,7 @@ def geometry_of(record: CaseRecord) -> Geometry:
 
 def companion(path: Path, suffix: str) -> Path:
     """Return the file `ID` + `suffix` beside a label file `ID.nii.gz`."""
-    endings = sorted(format_of(path).suffixes, key=len, reverse=True)
-    ending = next(e for e in endings if path.name.lower().endswith(e))
-    return path.with_name(path.name[: -len(ending)] + suffix)
+    return path.with_name(split_ending(path.name)[0] + suffix)
 
 
 def _to_file_axes(
@@ -186,10 +184,10 @@ def _save_probabilities(
 def _write(label: LabelMap, record: CaseRecord, destination: Destination) -> None:
     """Put the label into the source volume and write it; the name appears when all is done."""
     whole = uncrop(label, record.crop_box, record.original_size)
-    path = destination.path
+    path, source = destination.path, Path(record.image_files[0])
     if destination.postprocessing is None:
-        format_of(path).write_label(whole, geometry_of(record), path)
+        format_of(path).write_label(whole, geometry_of(record), path, like=source)
         return
     with atomic_path(path) as temporary:
-        format_of(path).write_label(whole, geometry_of(record), temporary)
+        format_of(path).write_label(whole, geometry_of(record), temporary, like=source)
         apply_postprocessing(temporary, temporary, destination.postprocessing)

@@ -98,7 +98,7 @@ def apply_postprocessing(
     image_format = format_of(prediction_file)
     label, geometry = image_format.read_label(prediction_file)
     label = _reduced(label, geometry, *_settings(postprocessing))
-    image_format.write_label(label, geometry, target_file)
+    image_format.write_label(label, geometry, target_file, like=prediction_file)
 
 
 def load_postprocessing(path: Path) -> JSON:

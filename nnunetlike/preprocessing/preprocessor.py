@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunetlike.core.errors import PlanError, ShapeError
+from nnunetlike.core.errors import DataError, PlanError, ShapeError
 from nnunetlike.core.typing import FloatArray, LabelMap, Shape3, Spacing3
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.imageio import format_of
@@ -125,10 +125,17 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         The cropped arrays, and the record that leads back to the file's grid.
 
     Raises:
-        DataError: a file cannot be read, or the image is zero everywhere.
+        DataError: a file cannot be read, has more or fewer channels than it should, or the image is
+            zero everywhere.
         ShapeError: label and image differ in size.
     """
     image, geometry = format_of(files.images[0]).read(files.images)
+    if files.channels is not None and len(image) != files.channels:
+        raise DataError(
+            f"{files.case_id}: {files.images[0].name} holds {len(image)} channels but dataset.json "
+            f"names {files.channels}. Name them all (a colour picture has R, G and B), or save the "
+            "picture in grey"
+        )
     label: LabelMap | None = None
     if files.label is not None:
         label, _ = format_of(files.label).read_label(files.label)

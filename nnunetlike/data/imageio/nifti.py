@@ -1,7 +1,8 @@
-"""NIfTI, MetaImage and NRRD through SimpleITK."""
+"""NIfTI, MetaImage and NRRD through SimpleITK, and NIfTI that it refuses through nibabel."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,15 @@ import SimpleITK as sitk
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import FloatArray, LabelMap
-from nnunetlike.data.geometry import IDENTITY, Geometry
+from nnunetlike.data.geometry import IDENTITY, SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import IMAGE_FORMATS
+from nnunetlike.data.imageio.nifti_nibabel import (
+    is_nifti,
+    is_shadowed,
+    read_nifti,
+    require_complete,
+    write_like,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class SimpleITKFormat:
     """Volumes of up to three dimensions; a 2D file becomes one slice of thickness 999."""
 
     suffixes: tuple[str, ...] = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+    multichannel: bool = False
 
     def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
         """Return the channels as one float32 array (C, D, H, W) and the first one's grid.
@@ -57,12 +66,26 @@ class SimpleITKFormat:
             voxels = rounded.astype(np.int32)
         return voxels, geometry
 
-    def write_label(self, label: LabelMap, geometry: Geometry, path: Path) -> None:
-        """Write a label map (D, H, W) with its geometry, whole or not at all."""
+    def write_label(
+        self, label: LabelMap, geometry: Geometry, path: Path, like: Path | None = None
+    ) -> None:
+        """Write a label map (D, H, W) with its geometry, whole or not at all.
+
+        Args:
+            label: integers.
+            geometry: their grid.
+            path: file to write.
+            like: if both are NIfTI, the header of this file says where the voxels lie.
+        """
+        if like is not None and write_like(label, like, path):
+            return
         image = sitk.GetImageFromArray(label)
         image.SetSpacing(geometry.itk_spacing)
         image.SetOrigin(geometry.origin)
         image.SetDirection(geometry.direction)
+        if path.name.lower().endswith(".mhd"):
+            _write_in_two_files(image, path)
+            return
         with atomic_path(path) as temporary:
             sitk.WriteImage(image, str(temporary), useCompression=True)
 
@@ -70,31 +93,59 @@ class SimpleITKFormat:
 def _read(path: Path) -> tuple[Any, Geometry]:
     if not path.is_file():
         raise DataError(f"{path} does not exist")
+    if is_nifti(path):
+        require_complete(path)
+    if is_shadowed(path):
+        return read_nifti(path)
     try:
-        image = sitk.ReadImage(str(path))
+        return _from_itk(sitk.ReadImage(str(path)), path)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"{path} cannot be read as an image: {reason}") from None
+    try:
+        if is_nifti(path):
+            return read_nifti(path)
+    except DataError as error:
+        reason = f"{reason}; {error}"
+    raise DataError(f"{path} cannot be read as an image: {reason}")
+
+
+def _write_in_two_files(image: sitk.Image, path: Path) -> None:
+    """Write `ID.mhd` and its voxels `ID.zraw`, which it names; the former comes last."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tmp-") as folder:
+        written = Path(folder) / path.name
+        sitk.WriteImage(image, str(written), useCompression=True)
+        for part in sorted(Path(folder).iterdir(), key=lambda part: part == written):
+            part.replace(path.with_name(part.name))
+
+
+def _from_itk(image: sitk.Image, path: Path) -> tuple[Any, Geometry]:
     dimension = image.GetDimension()
     voxels = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel; an image file "
+            "holds one channel. Write one file per channel: ID_0000, ID_0001, …"
+        )
     if dimension == 2:
-        spacing, origin = (*image.GetSpacing(), 999.0), (*image.GetOrigin(), 0.0)
+        spacing, origin = (*image.GetSpacing(), SLICE_THICKNESS), (*image.GetOrigin(), 0.0)
         return voxels[None], _geometry(voxels[None].shape, spacing, origin, IDENTITY)
-    if dimension != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+    if dimension == 4 and len(voxels) == 1:
+        voxels, dimension = voxels[0], 3
+    if dimension != 3:
         raise DataError(
             f"{path} has {dimension} dimensions; an image file holds one channel of two or three. "
             "Convert 4-D files with nnUNet_convert_decathlon_task"
         )
-    return voxels, _geometry(
-        voxels.shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection()
-    )
+    side = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (side, side))[:3, :3].ravel().tolist()
+    return voxels, _geometry(voxels.shape, image.GetSpacing()[:3], image.GetOrigin()[:3], direction)
 
 
 def _geometry(
     shape: tuple[int, ...],
     spacing: tuple[float, ...],
     origin: tuple[float, ...],
-    direction: tuple[float, ...],
+    direction: Sequence[float],
 ) -> Geometry:
     d, h, w = shape
     x, y, z = spacing

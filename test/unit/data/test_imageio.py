@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.data.geometry import Geometry
-from nnunetlike.data.imageio import IMAGE_FORMATS, format_of
+from nnunetlike.data.imageio import IMAGE_FORMATS, ending_in, format_of, split_ending
 
 GEOMETRY = Geometry(
     shape=(3, 4, 5),
@@ -94,3 +94,35 @@ def test_an_unknown_suffix_lists_the_known_ones() -> None:
 def test_every_format_names_its_suffixes() -> None:
     for name in IMAGE_FORMATS.names():
         assert all(suffix.startswith(".") for suffix in IMAGE_FORMATS.get(name).suffixes)
+
+
+def test_the_ending_of_a_folder_is_that_of_its_volumes_not_of_pictures_beside_them(
+    tmp_path: Path,
+) -> None:
+    assert ending_in(tmp_path) == ".nii.gz"
+    for name in ("a.png", "b.png", "summary.json", ".c.nii.gz"):
+        (tmp_path / name).touch()
+    assert ending_in(tmp_path) == ".png"
+    (tmp_path / "a.nii.gz").touch()
+    assert ending_in(tmp_path) == ".nii.gz"
+
+
+def test_names_are_split_before_the_longest_ending() -> None:
+    assert split_ending("a.b.nii.gz") == ("a.b", ".nii.gz")
+    assert split_ending("a.PNG") == ("a", ".PNG")
+    assert split_ending("notes.txt") == ("notes.txt", "")
+
+
+def test_4d_with_one_channel_is_a_volume(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    volume = sitk.GetImageFromArray(np.ones((1, 2, 3, 4), np.uint8), isVector=False)
+    sitk.WriteImage(volume, str(path))
+    assert format_of(path).read([path])[0].shape == (1, 2, 3, 4)
+    assert format_of(path).read_label(path)[0].shape == (2, 3, 4)
+
+
+def test_several_values_per_voxel_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4, 2), np.uint8), isVector=True), path)
+    with pytest.raises(DataError, match="2 values per voxel"):
+        format_of(path).read([path])
