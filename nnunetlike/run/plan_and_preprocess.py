@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
+from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import save_pickle_with_twin
-from nnunetlike.data.integrity import verify_dataset_integrity
+from nnunetlike.data.doctor.examination import examine_task, refuse
+from nnunetlike.data.doctor.report import report_text
 from nnunetlike.data.splits import load_splits, make_splits, save_splits
 from nnunetlike.data.store import CaseStore
+from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
 from nnunetlike.experiment_planning.planners import PLANNERS, Planner
 from nnunetlike.experiment_planning.planners.pretrained import (
@@ -24,10 +28,8 @@ from nnunetlike.experiment_planning.planners.pretrained import (
 from nnunetlike.experiment_planning.summarize import (
     describe_fingerprint,
     describe_memory,
-    disk_bytes,
     machine_memory,
     plans_table,
-    readable,
 )
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
@@ -83,7 +85,9 @@ def build_parser() -> CommandParser:
         help="processes for cropping, the full resolution and 2D",
     )
     parser.add_argument(
-        "--verify_dataset_integrity", action="store_true", help="check the raw tasks first"
+        "--verify_dataset_integrity",
+        action="store_true",
+        help="examine the raw tasks first, as nnUNet_verify_dataset does",
     )
     parser.add_argument(
         "-overwrite_plans",
@@ -107,11 +111,23 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
     tasks = [_task(text) for text in args.task_ids]
     if args.verify_dataset_integrity:
-        for task in tasks:
-            print(f"{task.name}: checking the raw data")
-            print(verify_dataset_integrity(task.raw, processes=args.tf))
+        _verify(tasks, processes=args.tf)
     for task in tasks:
         _run_task(task, planners, args)
+
+
+def _verify(tasks: Sequence[_Task], *, processes: int) -> None:
+    """Print what is wrong with the raw tasks, as nnUNet_verify_dataset does.
+
+    Raises:
+        DataError: a task has errors.
+    """
+    examinations = []
+    for task in tasks:
+        print(f"{task.name}: checking the raw data")
+        examinations.append(examine_task(task.raw, processes=processes))
+        print(report_text(examinations[-1]))
+    refuse(examinations)
 
 
 def _positive(text: str) -> int:
@@ -163,6 +179,7 @@ def _task(text: str) -> _Task:
 
 
 def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace) -> None:
+    _check_room_to_crop(task)
     print(f"{task.name}: cropping and measuring")
     fingerprint = extract_fingerprint(task.raw, task.cropped, processes=args.tf)
     print(f"{task.name}: found\n{describe_fingerprint(fingerprint)}")
@@ -178,7 +195,7 @@ def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.N
         for dimension, planner in planners.items()
         if planner is not None
     ]
-    _report_disk(task, planned)
+    _check_disk(task, planned, preprocess=not args.no_pp)
     if not args.no_pp:
         for plans in planned:
             _preprocess(task, plans, fingerprint, args)
@@ -250,15 +267,61 @@ def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fin
     return plans
 
 
-def _report_disk(task: _Task, planned: Sequence[Plans]) -> None:
-    needed = sum(disk_bytes(plans) for plans in planned)
-    free = shutil.disk_usage(task.preprocessed).free
-    print(
-        f"{task.name}: preprocessed cases need at most {readable(needed)}, half of it when "
-        f"training unpacks them; {readable(free)} are free"
+def _check_room_to_crop(task: _Task) -> None:
+    """Do nothing if the disk has room for the cropped cases, of which some may be there already.
+
+    Raises:
+        ResourceError: it does not hold even what the raw files take.
+    """
+    raw = sum(
+        path.stat().st_size
+        for folder in ("imagesTr", "labelsTr")
+        for path in (task.raw / folder).glob("*")
     )
-    if needed > free:
-        print("warning: this may be too little; free some space, or plan fewer configurations")
+    there = sum(path.stat().st_size for path in task.cropped.glob("*.npz"))
+    require_space(
+        task.cropped, raw - there, f"{task.name}: cropping", "use another disk for cropped cases"
+    )
+
+
+def _check_disk(task: _Task, planned: Sequence[Plans], *, preprocess: bool) -> None:
+    """Say what the preprocessed cases take on disk.
+
+    Raises:
+        ResourceError: they are to be written and the disk has no room for them.
+    """
+    cropped = CaseStore(task.cropped)
+    need = sum((disk_need(plans, cropped) for plans in planned), DiskNeed(0, 0))
+    free = disk_space(task.preprocessed).free + _replaced(task, planned)
+    print(
+        f"{task.name}: preprocessed cases take about {in_words(need.packed)}, and training unpacks "
+        f"them into {in_words(need.unpacked)} more; {in_words(free)} are free"
+    )
+    if preprocess:
+        require_space(
+            task.preprocessed,
+            need.packed - _replaced(task, planned),
+            f"{task.name}: preprocessing",
+            "plan fewer configurations (-pl2d None, -pl3d None)",
+        )
+    if need.packed + need.unpacked > free:
+        print(
+            "warning: training cannot unpack all of them; free some space, or train with "
+            "--use_compressed_data, which is slower"
+        )
+
+
+def _replaced(task: _Task, planned: Sequence[Plans]) -> int:
+    """Return the bytes of files of an earlier run that will be written anew."""
+    folders = [
+        task.preprocessed / plans.stage_folder(stage) for plans in planned for stage in plans.stages
+    ]
+    return sum(
+        path.stat().st_size
+        for folder in folders
+        for suffix in ("npz", "npy")
+        for path in folder.glob(f"*.{suffix}")
+    )
 
 
 def _preprocess(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetlike.data.integrity import verify_dataset_integrity
+from nnunetlike.data.doctor.examination import examine_task
 from nnunetlike.run.convert_decathlon_task import main
 
 TASKS = ("Task71_CTISO", "Task72_MRANISO", "Task73_BRAIN2", "Task74_SLICE2D")
@@ -112,4 +112,5 @@ def test_voxels_survive_and_the_task_is_sound(golden: Path, home: Path, task: st
             for image in folder.glob(f"images*/{case_id}_000{kind[3:]}.nii.gz"):
                 voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))
                 assert np.array_equal(voxels, arrays[name])
-    assert verify_dataset_integrity(folder, processes=1).training_cases > 0
+    examination = examine_task(folder, processes=1)
+    assert examination.spec.training and not examination.errors

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.registry import Registry
@@ -14,6 +17,9 @@ from nnunetlike.data.geometry import Geometry
 
 DEFAULT_ENDING = ".nii.gz"
 """Ending of nnU-Net v1's files."""
+
+LABEL_ROUNDING = 1e-3
+"""Distance from an integer that is taken for rounding in a label map, such as 0.99998."""
 
 LABEL_ENDINGS = {".jpg": ".png", ".jpeg": ".png"}
 """What label maps are called where the images' compression would change their values."""
@@ -24,8 +30,8 @@ class ImageFormat(Protocol):
 
     Contract: `read` stacks the files to float32 (C, D, H, W) and gives the grid of the first;
     `read_label` gives one file's integers (D, H, W) in the smallest integer type that holds them,
-    exactly; `write_label` writes a label map so that `read_label` gives the same array and
-    geometry, as far as the format holds it.
+    exactly (values off by rounding are rounded); `write_label` writes a label map so that
+    `read_label` gives the same array and geometry, as far as the format holds it.
     """
 
     @property
@@ -77,6 +83,26 @@ def format_of(path: Path) -> ImageFormat:
     raise DataError(
         f"{path}: no image format has this suffix; known are {', '.join(known_endings())}"
     )
+
+
+def to_integers(voxels: npt.NDArray[Any], path: Path) -> LabelMap:
+    """Return the voxels of a label map as integers; those off by rounding are rounded.
+
+    Raises:
+        DataError: a value is no integer.
+    """
+    if voxels.dtype.kind != "f":
+        return voxels
+    rounded = np.rint(voxels)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        near = np.abs(rounded - voxels) <= LABEL_ROUNDING
+    if not near.all():
+        raise DataError(
+            f"{path}: a label map holds integers, but found {voxels[~near].flat[0]}. Export the "
+            "label without interpolation, or round it"
+        )
+    integers: LabelMap = rounded.astype(np.int32)
+    return integers
 
 
 def known_endings() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.geometry import IDENTITY, SLICE_THICKNESS, Geometry
-from nnunetlike.data.imageio import IMAGE_FORMATS
+from nnunetlike.data.imageio import IMAGE_FORMATS, to_integers
 from nnunetlike.data.imageio.nifti_nibabel import (
     is_nifti,
     is_shadowed,
@@ -55,16 +55,7 @@ class SimpleITKFormat:
             DataError: the file cannot be read, or holds values that are not integers.
         """
         voxels, geometry = _read(path)
-        if np.issubdtype(voxels.dtype, np.floating):
-            rounded = np.rint(voxels)
-            if not np.array_equal(rounded, voxels):
-                odd = voxels[rounded != voxels].flat[0]
-                raise DataError(
-                    f"{path}: a label map holds integers, but found {odd}. Export the label "
-                    "without interpolation, or round it"
-                )
-            voxels = rounded.astype(np.int32)
-        return voxels, geometry
+        return to_integers(voxels, path), geometry
 
     def write_label(
         self, label: LabelMap, geometry: Geometry, path: Path, like: Path | None = None

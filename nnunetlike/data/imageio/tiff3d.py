@@ -27,7 +27,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path, load_json
 from nnunetlike.core.typing import FloatArray, LabelMap, Spacing3
 from nnunetlike.data.geometry import Geometry
-from nnunetlike.data.imageio import IMAGE_FORMATS, split_ending
+from nnunetlike.data.imageio import IMAGE_FORMATS, split_ending, to_integers
 from nnunetlike.data.imageio.raster import flat_geometry, stack_channels
 
 MILLIMETRES = {
@@ -74,10 +74,7 @@ class TiffFormat:
         if len(voxels) != 1:
             raise DataError(f"{path} has {len(voxels)} channels; a label map has one")
         label = voxels[0]
-        if label.dtype.kind == "f":
-            if not np.array_equal(np.rint(label), label):
-                raise DataError(f"{path}: a label map holds integers, but this holds fractions")
-            label = label.astype(np.int32)
+        label = to_integers(label, path)
         label = label.astype(np.uint8) if label.dtype == np.bool_ else label
         return label, geometry
 

@@ -50,6 +50,13 @@ def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
         format_of(a).read([a, b])
 
 
+def test_label_values_off_by_rounding_are_rounded(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 2, 2), 0.99998, np.float32)), str(path))
+    label, _ = format_of(path).read_label(path)
+    assert label.dtype.kind == "i" and np.all(label == 1)
+
+
 def test_a_label_of_fractions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 2, 2), 0.5, np.float32)), str(path))
