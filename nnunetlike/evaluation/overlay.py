@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
-from matplotlib.patches import Patch
 
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import BoolArray, FloatArray, LabelMap, Spacing
+
+if TYPE_CHECKING:  # importing matplotlib makes folders in the user's home
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
 COLORS = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#7FFF00",
@@ -86,6 +87,9 @@ def _page(
     width: float, proportions: Sequence[float], titles: Sequence[str], legend: float
 ) -> tuple[Figure, GridSpec]:
     """Return an empty figure and its grid, in inches: titles above, `legend` below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     head = 0.7
     height = head + COLUMN_WIDTH * sum(proportions) + 0.1 * len(proportions) + legend
     figure = Figure(figsize=(width, height), facecolor="black")
@@ -184,6 +188,8 @@ def _draw_labels(axes: Axes, label: LabelMap) -> None:
 
 
 def _draw_legend(figure: Figure, overlay: Overlay, shown: Sequence[int], columns: int) -> None:
+    from matplotlib.patches import Patch
+
     if not shown:
         return
     figure.legend(

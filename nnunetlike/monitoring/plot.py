@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.monitoring import SINKS, Event
+
+if TYPE_CHECKING:  # importing matplotlib makes folders in the user's home
+    from matplotlib.figure import Figure
 
 FILE = "progress.png"
 History = Mapping[str, Sequence[float]]
@@ -36,8 +36,9 @@ class ProgressPlot:
 
 def draw_progress(history: History, path: Path) -> None:
     """Draw training loss (blue), validation loss (red) and metric (green, dashed) over epochs."""
-    figure = Figure(figsize=(15, 9), layout="constrained")
-    FigureCanvasAgg(figure)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = empty_figure(15, 9)
     left = figure.add_subplot()
     right = left.twinx()
     for values, axis, style, label in (
@@ -62,8 +63,7 @@ def draw_curve(
     x: Sequence[float], y: Sequence[float], path: Path, *, xlabel: str, ylabel: str
 ) -> None:
     """Draw one curve over a logarithmic axis."""
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(12, 7)
     axis = figure.add_subplot()
     axis.plot(x, y, "b-", linewidth=2)
     axis.set_xscale("log")
@@ -71,6 +71,16 @@ def draw_curve(
     axis.set_ylabel(ylabel)
     axis.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """Return a figure of so many inches that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def save_figure(figure: Figure, path: Path) -> None:
