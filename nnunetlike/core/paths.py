@@ -63,25 +63,26 @@ def task_name(task: str | int) -> str:
     """Return the full name of a task given its name or its number.
 
     Args:
-        task: `Task004_Hippocampus` (returned as is), or `4`, `"4"`, `"004"`.
+        task: `Task004_Hippocampus` or v2's `Dataset004_Hippocampus` (returned as is), or `4`,
+            `"4"`, `"004"`.
 
     Raises:
         UsageError: the text is neither, or no task or several tasks have that number.
     """
     text = str(task)
-    if text.startswith("Task"):
+    if text.startswith(("Task", "Dataset")):
         return text
     if not text.isdigit():
-        raise UsageError(f"{text!r} is neither a task name (Task004_Name) nor a task number")
+        raise UsageError(
+            f"{text!r} is neither a task name (Task004_Name, Dataset004_Name) nor a task number"
+        )
     homes = _task_folders()
     found = {
         entry.name
         for home in homes
         if home.is_dir()
         for entry in home.iterdir()
-        if entry.is_dir()
-        and (match := re.fullmatch(r"Task(\d+)_.+", entry.name))
-        and int(match[1]) == int(text)
+        if entry.is_dir() and task_number(entry.name) == int(text)
     }
     if len(found) == 1:
         return found.pop()
@@ -91,6 +92,12 @@ def task_name(task: str | int) -> str:
     raise UsageError(
         f"several tasks have the number {int(text)}: {', '.join(sorted(found))}. Give the full name"
     )
+
+
+def task_number(name: str) -> int | None:
+    """Return the number of a task given its name, or None if that has none."""
+    match = re.fullmatch(r"(?:Task|Dataset)(\d+)_.+", name)
+    return None if match is None else int(match[1])
 
 
 def fold_name(fold: int | str) -> str:
@@ -120,14 +127,21 @@ def plans_file(task: str, configuration: str, plans_identifier: str = DEFAULT_PL
     """Return the plans pickle of a task for a configuration (`_plans_2D.pkl` or `_plans_3D.pkl`).
 
     Raises:
+        UsageError: the task is planned for 2d only, and another configuration is asked for.
         DataError: it does not exist.
     """
-    suffix = "2D" if configuration == "2d" else "3D"
-    path = preprocessed() / task / f"{plans_identifier}_plans_{suffix}.pkl"
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist. Plan first: nnUNet_plan_and_preprocess -t {int(task[4:7])}"
-            if task[4:7].isdigit()
-            else f"{path} does not exist. Plan first with nnUNet_plan_and_preprocess"
+    folder = preprocessed() / task
+    flat, deep = (folder / f"{plans_identifier}_plans_{d}.pkl" for d in ("2D", "3D"))
+    path = flat if configuration == "2d" else deep
+    if path.is_file():
+        return path
+    if path == deep and flat.is_file():
+        raise UsageError(
+            f"{task} is planned for 2d only, so {configuration} does not exist: its images are 2D, "
+            "or it was planned with -pl3d None. Use 2d"
         )
-    return path
+    number = task_number(task)
+    raise DataError(
+        f"{path} does not exist. Plan first: nnUNet_plan_and_preprocess -t "
+        f"{task if number is None else number}"
+    )

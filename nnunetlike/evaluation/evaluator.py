@@ -10,8 +10,7 @@ from nnunetlike.core.errors import DataError, ShapeError, UsageError
 from nnunetlike.core.folders import visible_files
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.typing import LabelMap, Spacing
-from nnunetlike.data.dataset import SUFFIX
-from nnunetlike.data.imageio import format_of
+from nnunetlike.data.imageio import ending_in, format_of, split_ending
 from nnunetlike.evaluation.confusion import confusion
 from nnunetlike.evaluation.metrics import Comparison, chosen_metrics
 from nnunetlike.evaluation.summary import CaseScores, Summary
@@ -62,16 +61,19 @@ def evaluate_folder(
 ) -> Summary:
     """Return the scores of all cases of two folders whose file names are the same.
 
+    The files are those with the ending of the references; others are not looked at.
+
     Raises:
         DataError: a folder is missing or empty, or a case is in one of them only.
     """
     for folder in (predictions, references):
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder")
-    predicted = {path.name for path in visible_files(predictions, SUFFIX)}
-    wanted = {path.name for path in visible_files(references, SUFFIX)}
+    ending = ending_in(references)
+    predicted = {path.name for path in visible_files(predictions, ending)}
+    wanted = {path.name for path in visible_files(references, ending)}
     if not wanted:
-        raise DataError(f"{references} holds no {SUFFIX} file")
+        raise DataError(f"{references} holds no {ending} file, nor any other image")
     if predicted != wanted:
         raise DataError(
             "predictions and references must be the same cases. "
@@ -135,7 +137,7 @@ def _evaluate_files(
 
 
 def _case_name(pair: tuple[Path, Path]) -> str:
-    return pair[0].name.removesuffix(SUFFIX)
+    return split_ending(pair[0].name)[0]
 
 
 def _only_in(folder: Path, names: set[str], limit: int = 10) -> str:

@@ -15,17 +15,31 @@ from pathlib import Path
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.case import CaseFiles
-from nnunetlike.data.imageio import IMAGE_FORMATS
+from nnunetlike.data.imageio import (
+    ending_in,
+    format_of,
+    label_ending,
+    split_ending,
+)
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing.preprocessor import Preprocessor, read_and_crop
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+"""Suffixes that are no images beside volumes, but what people drew of them."""
+
+SHOWN = 3
+"""How many of the names that do not fit a message shows."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputCase:
-    """A case to predict and the suffix its prediction gets, that of its images."""
+    """A case to predict and the suffix its prediction gets.
+
+    That is the suffix of its images, but `.png` for JPEG, which would change the labels.
+    """
 
     files: CaseFiles
     suffix: str
@@ -57,10 +71,13 @@ class PrepareCase:
 def find_cases(folder: Path, modalities: Mapping[int, str]) -> list[InputCase]:
     """Return the cases of a folder, sorted by identifier.
 
-    A case `ID` consists of `ID_0000.nii.gz`, `ID_0001.nii.gz`, ..., one file per channel.
+    A case `ID` consists of `ID_0000.nii.gz`, `ID_0001.nii.gz`, ..., one file per channel, or of one
+    colour picture `ID_0000.png`. Where one file is all a case needs and no file of the folder has a
+    channel number 0000, names without one are taken too, and a note says so.
 
     Args:
-        folder: images; files that no image format knows are ignored.
+        folder: images; files that no image format knows are ignored, and so are pictures beside
+            volumes.
         modalities: names of the channels the model was trained on, by number.
 
     Raises:
@@ -70,38 +87,83 @@ def find_cases(folder: Path, modalities: Mapping[int, str]) -> list[InputCase]:
     if not folder.is_dir():
         raise DataError(f"the input folder {folder} does not exist")
     found, unnumbered = _by_case(folder)
-    faults = [f"{name} has no channel number" for name in unnumbered]
+    alone = [p for p in _images(folder) if len(modalities) == 1 or format_of(p).multichannel]
+    if alone and not any(0 in channels for channels in found.values()):
+        logger.info(
+            "note: names such as %s have no channel number (_0000); each file is taken for a case",
+            alone[0].name,
+        )
+        found = {split_ending(path.name): {0: path} for path in alone}
+        unnumbered = [path for path in unnumbered if path not in alone]
+    faults = _without_number(unnumbered)
     cases = []
     for (case_id, suffix), channels in sorted(found.items()):
-        missing = [c for c in modalities if c not in channels]
+        missing = _missing(channels, modalities)
         if missing:
             present = ", ".join(path.name for path in channels.values())
             lacking = ", ".join(f"{case_id}_{c:04d}{suffix} ({modalities[c]})" for c in missing)
             faults.append(f"{case_id}: {lacking} is missing; found {present}")
             continue
-        for channel in sorted(set(channels) - set(modalities)):
-            logger.info("%s is not used by this model", channels[channel].name)
-        files = CaseFiles(case_id=case_id, images=tuple(channels[c] for c in sorted(modalities)))
-        cases.append(InputCase(files=files, suffix=suffix))
+        cases.append(_case(case_id, suffix, channels, modalities))
     return _checked(cases, faults, folder, modalities)
 
 
-def _by_case(folder: Path) -> tuple[dict[tuple[str, str], dict[int, Path]], list[str]]:
-    """Return channel files by (identifier, suffix), and names without a channel number."""
-    suffixes = {s for name in IMAGE_FORMATS.names() for s in IMAGE_FORMATS.get(name).suffixes}
-    endings = "|".join(re.escape(s) for s in sorted(suffixes, key=len, reverse=True))
+def _images(folder: Path) -> list[Path]:
+    """Return the image files of a folder, without pictures if there are volumes."""
+    images = [
+        path
+        for path in sorted(folder.iterdir())
+        if split_ending(path.name)[1] and not path.name.startswith(".")
+    ]
+    volumes = [path for path in images if not path.name.lower().endswith(PICTURES)]
+    if volumes and len(volumes) < len(images):
+        logger.info(
+            "%d pictures beside the volumes in %s are not read", len(images) - len(volumes), folder
+        )
+    return volumes or images
+
+
+def _by_case(folder: Path) -> tuple[dict[tuple[str, str], dict[int, Path]], list[Path]]:
+    """Return channel files by (identifier, suffix), and files without a channel number."""
     found: dict[tuple[str, str], dict[int, Path]] = defaultdict(dict)
     unnumbered = []
-    for path in sorted(folder.iterdir()):
-        image = re.fullmatch(f"(.+?)({endings})", path.name, flags=re.IGNORECASE)
-        if image is None or path.name.startswith("."):
-            continue
-        numbered = re.fullmatch(r"(.+)_(\d{4})", image[1])
+    for path in _images(folder):
+        stem, suffix = split_ending(path.name)
+        numbered = re.fullmatch(r"(.+)_(\d{4})", stem)
         if numbered is None:
-            unnumbered.append(path.name)
+            unnumbered.append(path)
         else:
-            found[numbered[1], image[2]][int(numbered[2])] = path
+            found[numbered[1], suffix][int(numbered[2])] = path
     return found, unnumbered
+
+
+def _without_number(unnumbered: list[Path]) -> list[str]:
+    """Return what to say of files without a channel number: the first few names."""
+    if not unnumbered:
+        return []
+    names = ", ".join(path.name for path in unnumbered[:SHOWN])
+    more = f" and {len(unnumbered) - SHOWN} more" if len(unnumbered) > SHOWN else ""
+    return [f"{names}{more} {'has' if len(unnumbered) == 1 else 'have'} no channel number"]
+
+
+def _missing(channels: Mapping[int, Path], modalities: Mapping[int, str]) -> list[int]:
+    """Return the channels a case lacks; one picture may hold them all."""
+    if list(channels) == [0] and format_of(channels[0]).multichannel:
+        return []
+    return [c for c in modalities if c not in channels]
+
+
+def _case(
+    case_id: str, suffix: str, channels: Mapping[int, Path], modalities: Mapping[int, str]
+) -> InputCase:
+    for channel in sorted(set(channels) - set(modalities)):
+        logger.info("%s is not used by this model", channels[channel].name)
+    files = CaseFiles(
+        case_id=case_id,
+        images=tuple(channels[c] for c in sorted(modalities) if c in channels),
+        channels=len(modalities),
+    )
+    return InputCase(files=files, suffix=label_ending(suffix))
 
 
 def _checked(
@@ -111,12 +173,13 @@ def _checked(
     faults += [
         f"{i} exists with two suffixes" for i in sorted({i for i in ids if ids.count(i) > 1})
     ]
-    pattern = ", ".join(f"ID_{c:04d}.nii.gz ({name})" for c, name in sorted(modalities.items()))
+    ending = ending_in(folder)
+    pattern = ", ".join(f"ID_{c:04d}{ending} ({name})" for c, name in sorted(modalities.items()))
     if faults:
         raise DataError(
             f"{folder} does not hold what this model needs, per case {pattern}: {'; '.join(faults)}"
         )
     if not cases:
-        names = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        names = ", ".join(sorted(p.name for p in folder.iterdir())[:SHOWN]) or "nothing"
         raise DataError(f"{folder} holds no case; expected per case {pattern}; found {names}")
     return cases

@@ -12,7 +12,7 @@ from nnunetlike.core.errors import UsageError
 from nnunetlike.core.folders import atomic_folder, visible_files
 from nnunetlike.core.paths import fold_name
 from nnunetlike.core.typing import JSON
-from nnunetlike.data.dataset import SUFFIX
+from nnunetlike.data.imageio import ending_in
 from nnunetlike.postprocessing.determine import (
     determine_postprocessing,
     foreground_of,
@@ -83,7 +83,7 @@ def consolidate(
         classes=foreground_of(labels),
         processes=processes,
     )
-    total = len(visible_files(references, SUFFIX))
+    total = len(visible_files(references, ending_in(references)))
     return Consolidated(tuple(fold.name for fold in chosen), len(files), total, found)
 
 
@@ -110,7 +110,7 @@ def _files(folds: Sequence[Path], validation: str) -> list[Path]:
     """Return the predictions of all folds, sorted by name; each case once."""
     by_name: dict[str, Path] = {}
     for fold in folds:
-        for path in visible_files(fold / validation, SUFFIX):
+        for path in visible_files(fold / validation, ending_in(fold / validation)):
             if path.name in by_name:
                 raise UsageError(
                     f"{path.name} was predicted by {by_name[path.name].parent.parent.name} and by "

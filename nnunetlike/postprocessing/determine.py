@@ -21,9 +21,8 @@ from nnunetlike.core.folders import atomic_folder, visible_files
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.typing import JSON, LabelMap
-from nnunetlike.data.dataset import SUFFIX
 from nnunetlike.data.geometry import Geometry
-from nnunetlike.data.imageio import format_of
+from nnunetlike.data.imageio import ending_in, format_of, split_ending
 from nnunetlike.evaluation.evaluator import evaluate_pairs, score_case
 from nnunetlike.evaluation.summary import CaseScores, Summary, read_summary
 from nnunetlike.postprocessing.connected_components import Structure, keep_largest
@@ -236,9 +235,9 @@ def _settings(
 def _pairs(predictions: Path, references: Path) -> list[Pair]:
     if not predictions.is_dir():
         raise DataError(f"{predictions} does not exist; validate the model first")
-    files = visible_files(predictions, SUFFIX)
+    files = visible_files(predictions, ending_in(predictions))
     if not files:
-        raise DataError(f"{predictions} holds no {SUFFIX} file; validate the model first")
+        raise DataError(f"{predictions} holds no label map; validate the model first")
     return pair_with_references(files, references)
 
 
@@ -284,4 +283,4 @@ def summarise(
 
 
 def _case_name(pair: Pair) -> str:
-    return pair[0].name.removesuffix(SUFFIX)
+    return split_ending(pair[0].name)[0]

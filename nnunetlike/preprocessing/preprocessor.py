@@ -132,9 +132,9 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
     image, geometry = format_of(files.images[0]).read(files.images)
     if files.channels is not None and len(image) != files.channels:
         raise DataError(
-            f"{files.case_id}: {files.images[0].name} holds {len(image)} channels but dataset.json "
-            f"names {files.channels}. Name them all (a colour picture has R, G and B), or save the "
-            "picture in grey"
+            f"{files.case_id}: {files.images[0].name} holds {len(image)} channels, but the "
+            f"task has {files.channels}. A colour picture has three, R, G and B: name them all in "
+            "dataset.json, or save the picture in grey"
         )
     label: LabelMap | None = None
     if files.label is not None:

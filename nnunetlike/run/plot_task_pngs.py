@@ -12,8 +12,8 @@ from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.parallel import default_processes, process_map
 from nnunetlike.core.paths import preprocessed, raw_data, task_name
 from nnunetlike.core.typing import LabelMap
-from nnunetlike.data.dataset import SUFFIX, DatasetSpec
-from nnunetlike.data.imageio import format_of
+from nnunetlike.data.dataset import DatasetSpec
+from nnunetlike.data.imageio import ending_in, format_of
 from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation.evaluator import score_case
 from nnunetlike.evaluation.overlay import Overlay, save_overlay
@@ -26,6 +26,9 @@ class RawCase:
 
     case_id: str
     image: Path
+    channel: int
+    """Channel of the image file to show: 0 unless the file holds several."""
+
     reference: Path | None
     prediction: Path | None
 
@@ -98,15 +101,16 @@ def _raw_cases(
     if predictions is None:
         return [_raw_case(folder, spec, case_id, name, channel, None) for case_id, name in where]
     where += [(case_id, "imagesTs") for case_id in spec.test]
+    ending = ending_in(predictions, spec.label_ending) if predictions.is_dir() else ""
     cases = [
-        _raw_case(folder, spec, case_id, name, channel, predictions / f"{case_id}{SUFFIX}")
+        _raw_case(folder, spec, case_id, name, channel, predictions / f"{case_id}{ending}")
         for case_id, name in where
-        if (predictions / f"{case_id}{SUFFIX}").is_file()
+        if (predictions / f"{case_id}{ending}").is_file()
     ]
     if not cases:
         raise DataError(
             f"{predictions} holds no prediction of a case of {folder.name}; expected files such "
-            f"as {spec.training[0]}{SUFFIX}"
+            f"as {spec.training[0]}{spec.label_ending}"
         )
     return cases
 
@@ -119,10 +123,13 @@ def _raw_case(
     channel: int,
     prediction: Path | None,
 ) -> RawCase:
-    label = folder / "labelsTr" / f"{case_id}{SUFFIX}"
+    label = folder / "labelsTr" / f"{case_id}{spec.label_ending}"
+    files = spec.image_files(folder / images, case_id)
+    is_one_file = len(files) == 1
     return RawCase(
         case_id=case_id,
-        image=spec.image_files(folder / images, case_id)[channel],
+        image=files[0] if is_one_file else files[channel],
+        channel=channel if is_one_file else 0,
         reference=label if images == "imagesTr" else None,
         prediction=prediction,
     )
@@ -142,6 +149,8 @@ def _stage_folder(folder: Path) -> Path:
 
 def _draw_raw(case: RawCase, *, names: dict[int, str], target: Path) -> None:
     image, geometry = format_of(case.image).read([case.image])
+    if case.channel >= len(image):
+        raise DataError(f"{case.image} has {len(image)} channels, so there is no {case.channel}")
     label_maps: dict[str, LabelMap] = {}
     for title, path in (("reference", case.reference), ("prediction", case.prediction)):
         if path is None:
@@ -155,7 +164,7 @@ def _draw_raw(case: RawCase, *, names: dict[int, str], target: Path) -> None:
     if len(label_maps) == 2:
         names = _with_dice(names, label_maps["prediction"], label_maps["reference"])
     overlay = Overlay(
-        image=image[0],
+        image=image[case.channel],
         label_maps=label_maps,
         spacing=geometry.spacing,
         names=names,

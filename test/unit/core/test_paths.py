@@ -55,3 +55,23 @@ def test_folds() -> None:
 def test_missing_plans_name_the_command_that_makes_them(home: Path) -> None:
     with pytest.raises(DataError, match="nnUNet_plan_and_preprocess -t 4"):
         paths.plans_file("Task004_Hippocampus", "3d_fullres")
+
+
+def test_the_folder_names_of_v2_are_tasks_too(home: Path) -> None:
+    (home / "raw" / "nnUNet_raw_data" / "Dataset007_Pancreas").mkdir(parents=True)
+    assert paths.task_name("Dataset007_Pancreas") == "Dataset007_Pancreas"
+    assert paths.task_name("7") == paths.task_name(7) == "Dataset007_Pancreas"
+    assert paths.task_number("Dataset007_Pancreas") == paths.task_number("Task7_X") == 7
+    assert paths.task_number("Pancreas") is None
+    with pytest.raises(DataError, match="nnUNet_plan_and_preprocess -t 7"):
+        paths.plans_file("Dataset007_Pancreas", "2d")
+
+
+def test_3d_of_a_task_planned_for_2d_says_so(home: Path) -> None:
+    folder = home / "preprocessed" / "Task501_Cells"
+    folder.mkdir(parents=True)
+    (folder / "nnUNetPlansv2.1_plans_2D.pkl").touch()
+    with pytest.raises(
+        UsageError, match="Task501_Cells is planned for 2d only, so 3d_fullres does not exist"
+    ):
+        paths.plans_file("Task501_Cells", "3d_fullres")

@@ -44,6 +44,17 @@ def test_hidden_and_foreign_files_are_no_cases(tmp_path: Path) -> None:
     assert len(found.cases) == 1 and found.mean["1"]["Dice"] == 1.0
 
 
+def test_pictures_are_compared_where_the_references_are_pictures(tmp_path: Path) -> None:
+    for folder in ("pred", "ref"):
+        write(tmp_path / folder / "a.png", half((1, 4, 4)))
+    found = evaluate_folder(tmp_path / "pred", tmp_path / "ref", [1], processes=1)
+    assert found.mean["1"]["Dice"] == 1.0
+    write(tmp_path / "ref" / "b.nii.gz", half())
+    write(tmp_path / "pred" / "b.nii.gz", half())
+    found = evaluate_folder(tmp_path / "pred", tmp_path / "ref", [1], processes=1)
+    assert [Path(case.reference).name for case in found.cases] == ["b.nii.gz"]
+
+
 def test_different_shapes_are_refused_with_both_files(tmp_path: Path) -> None:
     pair = (
         write(tmp_path / "p.nii.gz", half()),

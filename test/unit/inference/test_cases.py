@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,61 @@ def test_all_incomplete_cases_are_named_at_once(tmp_path: Path) -> None:
     assert "c:" not in str(error.value)
 
 
-def test_a_file_without_channel_number_is_named_with_the_pattern(tmp_path: Path) -> None:
-    _touch(tmp_path, "a.nii.gz")
-    with pytest.raises(DataError, match=r"ID_0000\.nii\.gz \(CT\).*a\.nii\.gz has no channel"):
+def test_files_of_one_channel_need_no_channel_number_and_a_note_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _touch(tmp_path, "vert_003.nii.gz", "vert_0004.nii.gz")
+    with caplog.at_level(logging.INFO):
+        cases = find_cases(tmp_path, {0: "CT"})
+    assert [case.case_id for case in cases] == ["vert_0004", "vert_003"]
+    assert "have no channel number (_0000); each file is taken for a case" in caplog.text
+
+
+def test_several_channels_need_their_numbers(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz")
+    with pytest.raises(DataError) as error:
+        find_cases(tmp_path, MODALITIES)
+    assert "per case ID_0000.nii.gz (T1), ID_0001.nii.gz (T2)" in str(error.value)
+    assert "a.nii.gz, b.nii.gz, c.nii.gz and 1 more have no channel number" in str(error.value)
+
+
+def test_names_with_and_without_number_together_are_refused(tmp_path: Path) -> None:
+    _touch(tmp_path, "a_0000.nii.gz", "b.nii.gz")
+    with pytest.raises(DataError, match=r"b\.nii\.gz has no channel number"):
         find_cases(tmp_path, {0: "CT"})
+
+
+def test_a_folder_without_images_says_what_is_expected_and_three_names_found(
+    tmp_path: Path,
+) -> None:
+    _touch(tmp_path, "a.dcm", "b.dcm", "c.dcm", "d.dcm")
+    with pytest.raises(DataError) as error:
+        find_cases(tmp_path, {0: "CT"})
+    expected = "expected per case ID_0000.nii.gz (CT); found a.dcm, b.dcm, c.dcm"
+    assert str(error.value).endswith(expected)
+
+
+def test_one_colour_picture_holds_all_channels(tmp_path: Path) -> None:
+    _touch(tmp_path, "a_0000.png", "b_0000.png")
+    cases = find_cases(tmp_path, {0: "R", 1: "G", 2: "B"})
+    assert [len(case.files.images) for case in cases] == [1, 1]
+    assert cases[0].files.channels == 3 and cases[0].suffix == ".png"
+
+
+def test_predictions_have_the_ending_of_their_images_but_png_for_jpeg(tmp_path: Path) -> None:
+    for number, ending in enumerate((".nii", ".nrrd", ".tif")):
+        _touch(tmp_path, f"c{number}_0000{ending}")
+    found = find_cases(tmp_path, {0: "CT"})
+    assert [case.suffix for case in found] == [".nii", ".nrrd", ".tif"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    _touch(tmp_path, "a.jpg")
+    assert find_cases(tmp_path, {0: "grey"})[0].suffix == ".png"
+
+
+def test_pictures_beside_volumes_are_not_cases(tmp_path: Path) -> None:
+    _touch(tmp_path, "a_0000.nii.gz", "preview.png")
+    assert [case.case_id for case in find_cases(tmp_path, {0: "CT"})] == ["a"]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
