@@ -17,6 +17,8 @@ COMMANDS = {
     "nnUNet_evaluate_folder": "evaluate_folder",
     "nnUNet_determine_postprocessing": "determine_postprocessing",
     "nnUNet_plot_task_pngs": "plot_task_pngs",
+    "nnUNet_env": "env",
+    "nnUNet_clean": "clean",
 }
 
 setup(

@@ -1,8 +1,7 @@
-"""Fingerprints and plans in words, with what they will cost in memory and on disk."""
+"""Fingerprints and plans in words, with what they will cost in memory."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
-from nnunetlike.preprocessing.preprocessor import Preprocessor, resampled_shape
 
 NETWORK_NAMES = {"unet": "U-Net", "unet_plus_plus": "UNet++"}
 
@@ -124,26 +122,6 @@ def describe_memory(plans: Plans, memory: Memory) -> str:
                 f"{readable(mixed):>9} mixed{verdict}"
             )
     return "\n".join(lines)
-
-
-def disk_bytes(plans: Plans) -> int:
-    """Return the most that preprocessing will write: each stage packed, and unpacked to train.
-
-    The packed files are counted as if they did not compress.
-    """
-    voxels = sum(math.prod(shape) for stage in plans.stages for shape in _shapes(plans, stage))
-    return 2 * voxels * (plans.num_channels + 1) * 4
-
-
-def _shapes(plans: Plans, number: int) -> Iterable[tuple[int, int, int]]:
-    """Yield the shape of every case at a stage."""
-    preprocessor = Preprocessor(plans, number)
-    axes = plans.transpose_forward
-    for size, spacing in zip(plans.fingerprint.sizes, plans.fingerprint.spacings, strict=True):
-        a, b, c = (spacing[axis] for axis in axes)
-        depth, height, width = (size[axis] for axis in axes)
-        target = preprocessor.target_spacing((a, b, c))
-        yield resampled_shape((depth, height, width), (a, b, c), target)
 
 
 @cache

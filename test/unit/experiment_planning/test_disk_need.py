@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.store import CaseStore
+from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
+from nnunetlike.experiment_planning.planners import PLANNERS
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.preprocessing.pipeline import preprocess_dataset
+
+SIZES = ((10, 40, 44), (12, 40, 40), (14, 44, 40), (10, 48, 40))
+SPACINGS = ((3.0, 1.0, 1.0), (3.0, 1.0, 1.0), (2.5, 0.9, 0.9), (3.0, 1.2, 1.2))
+FOUND = Fingerprint(
+    sizes=SIZES,
+    spacings=SPACINGS,
+    classes=(1,),
+    modalities={0: "T1", 1: "T2"},
+    intensities=None,
+    size_reductions=dict.fromkeys("abcd", 1.0),
+)
+
+
+def cropped_case(number: int, *, empty_share: float) -> tuple[np.ndarray, CaseRecord]:
+    rng = np.random.default_rng(number)
+    shape = SIZES[number]
+    data = np.zeros((3, *shape), np.float32)
+    data[:2] = np.round(rng.normal(100, 20, (2, *shape)))
+    data[:2, :, : int(empty_share * shape[1])] = 0
+    data[2, 2:6, 25:35, 10:30] = 1
+    record = CaseRecord(
+        original_size=shape,
+        original_spacing=SPACINGS[number],
+        image_files=("x", "y"),
+        label_file="z",
+        itk_origin=(0.0, 0.0, 0.0),
+        itk_spacing=(1.0, 1.0, 3.0),
+        itk_direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        crop_box=((0, shape[0]), (0, shape[1]), (0, shape[2])),
+        classes=(0.0, 1.0),
+        size_after_cropping=shape,
+        use_nonzero_mask={0: False, 1: False},
+    )
+    return data, record
+
+
+@pytest.mark.parametrize("empty_share", [0.0, 0.5])
+@pytest.mark.parametrize("dimension", ["2D", "3D"])
+def test_what_preprocessing_writes_is_foretold_within_a_fifth(
+    tmp_path: Path, dimension: str, empty_share: float
+) -> None:
+    plans = PLANNERS.get(f"ExperimentPlanner{dimension}_v21").plan(FOUND)
+    cropped = CaseStore(tmp_path / "cropped")
+    for number, case_id in enumerate("abcd"):
+        cropped.write(case_id, *cropped_case(number, empty_share=empty_share))
+    need = disk_need(plans, cropped)
+    preprocess_dataset(plans, cropped, tmp_path, list("abcd"), processes=lambda stage: 0)
+    store = CaseStore(tmp_path / plans.stage_folder(0))
+    written = sum(path.stat().st_size for path in store.folder.glob("*.npz"))
+    assert need.packed == pytest.approx(written, rel=0.2)
+    unpacked = sum(store.unpacked_bytes(case_id) for case_id in "abcd")
+    assert need.unpacked == pytest.approx(unpacked, rel=0.01)
+
+
+def test_needs_add_up() -> None:
+    assert DiskNeed(1, 2) + DiskNeed(3, 4) == DiskNeed(4, 6)
