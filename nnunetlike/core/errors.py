@@ -36,7 +36,13 @@ class ResourceError(NnunetlikeError):
 
 
 class WorkerError(ResourceError):
-    """A worker process died."""
+    """A worker process died, or its call failed unforeseen; it may succeed when tried again."""
+
+
+class WorkerBugError(WorkerError):
+    """A call raised what only a fault of the program explains; the message ends with the trace."""
+
+    exit_code = 1
 
 
 class InterruptedRunError(NnunetlikeError):

@@ -1,46 +1,95 @@
-"""Work spread over processes: progress shown, failures named, never a hang.
+"""Work spread over processes: progress shown, failures told last and in full, never a hang.
 
-Workers are started by `forkserver` (or `spawn` where that is missing): a fork of a process that
-already ran threaded convolutions may deadlock.
+How many work at a time is decided by what was asked for, by the processors this process may use and
+by its free memory; a case that needs more than there is runs alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import BaseContext
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from nnunetlike.core.errors import NnunetlikeError, WorkerError
+from nnunetlike.core.errors import NnunetlikeError, ResourceError, WorkerBugError, WorkerError
+from nnunetlike.core.resources import available_cores as available_cores
+from nnunetlike.core.resources import free_memory, in_words
+from nnunetlike.core.workers import WorkerPool, may_start_processes, outcome_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 PROCESSES_VARIABLE = "nnUNet_def_n_proc"
+WORKER_BYTES = 250 * 2**20
+"""Memory of a worker that does nothing: Python with numpy, scipy, SimpleITK and numba."""
 
+SHARE_OF_FREE = 0.9
+"""Part of the free memory that workers may take together."""
 
-def process_context() -> BaseContext:
-    """Return the way worker processes are started."""
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(["nnunetlike.core.compiled"])  # numba, once for all workers
-    return context
-
-
-def available_cores() -> int:
-    """Return the number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+logger = logging.getLogger(__name__)
 
 
 def default_processes() -> int:
     """Return `nnUNet_def_n_proc` (8 when unset), never more than the cores available."""
     return min(int(os.environ.get(PROCESSES_VARIABLE, "8")), available_cores())
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be in hand at a time."""
+
+    processes: int
+    """0 works in this process."""
+
+    memory: float = float("inf")
+    """Bytes."""
+
+    def admits(self, cost: float, in_hand: Sequence[float]) -> bool:
+        """Tell whether a case may begin beside those in hand; one alone always may."""
+        if not in_hand:
+            return True
+        return len(in_hand) < self.processes and sum(in_hand) + cost <= self.memory
+
+
+def budget_for(
+    asked: int,
+    costs: Sequence[float],
+    names: Sequence[str],
+    title: str = "",
+    share: float = SHARE_OF_FREE,
+) -> Budget:
+    """Return what may be in hand; one line in the log says so when that is less than asked.
+
+    Args:
+        asked: processes asked for.
+        costs: bytes that each case needs beside the worker's own.
+        names: of the cases.
+        title: what the work is called in the log.
+        share: part of the free memory that the cases in hand may take.
+    """
+    if asked <= 0 or not costs:
+        return Budget(0)
+    wanted, cores, free = min(asked, len(costs)), available_cores(), free_memory()
+    processes = max(1, min(wanted, cores))
+    memory = float("inf") if free is None else share * free
+    largest = max(range(len(costs)), key=costs.__getitem__)
+    reasons = []
+    if processes < wanted:
+        reasons.append(f"{processes} of {asked} processes, since {cores} cores may be used")
+    together = sorted((cost + WORKER_BYTES for cost in costs), reverse=True)[:processes]
+    if processes > 1 and sum(together) > memory:
+        reasons.append(
+            f"fewer than {processes} at a time, since the largest case, {names[largest]}, needs "
+            f"about {in_words(together[0])} of {in_words(memory)} free memory"
+            + ("; it runs alone" if together[0] > memory else "")
+        )
+    if reasons:
+        logger.info("%s: %s", title or "workers", "; ".join(reasons))
+    return Budget(processes, memory)
 
 
 def process_map(
@@ -50,8 +99,13 @@ def process_map(
     processes: int,
     name: Callable[[T], str] = str,
     title: str = "",
+    cost: Callable[[T], float] | None = None,
 ) -> list[R]:
     """Return `[function(item) for item in items]`, computed in worker processes.
+
+    A case that fails does not keep the others from being done. One whose worker was killed, ran out
+    of memory or met a fault of the program is then tried once more, alone, in a fresh process. Only
+    a full disk, or the like, ends the work early.
 
     Args:
         function: picklable, called with one item.
@@ -59,67 +113,103 @@ def process_map(
         processes: most processes at a time; 0 or 1 computes in this process.
         name: gives an item's name for messages.
         title: what the progress bar says; no bar when empty.
+        cost: gives the memory an item needs, in bytes; cases run side by side as far as it suffices
+            and one that needs more than there is runs alone.
 
     Raises:
-        NnunetlikeError: as `function` raised it, with the item's name in front.
-        WorkerError: a worker process died (out of memory, killed); names the items in hand.
+        NnunetlikeError: cases failed; all are named, after the others were done.
+        WorkerBugError: at least one of them by a fault of the program; its traceback comes last.
     """
-    processes = min(processes, len(items))
+    names = [name(item) for item in items]
+    here = processes <= 1 or len(items) <= 1 or not may_start_processes()
+    if here:
+        found = _here(function, items)
+    else:
+        costs = [float(cost(item)) if cost else 0.0 for item in items]
+        found = _beside(function, items, costs, budget_for(processes, costs, names, title))
+    outcomes: dict[int, R | NnunetlikeError] = {}
     bar = tqdm(total=len(items), desc=title, disable=not title, unit="case")
-    with bar:
-        if processes <= 1:
-            return [_done(bar, _call(function, item, name(item))) for item in items]
-        results: dict[int, R] = {}
-        with ProcessPoolExecutor(processes, mp_context=process_context()) as pool:
-            for index, result in _unordered(pool, function, items, processes, name):
-                results[index] = _done(bar, result)
-    return [results[index] for index in range(len(items))]
+    with closing(found), bar:
+        for index, outcome in found:
+            outcomes[index] = outcome
+            bar.update()
+            if isinstance(outcome, NnunetlikeError) and ends_the_work(outcome):
+                raise named(outcome, names[index])
+    for index in () if here else _lost(outcomes):
+        outcomes[index] = again(function, items[index], names[index], outcomes[index])
+    errors = {names[i]: e for i, e in sorted(outcomes.items()) if isinstance(e, NnunetlikeError)}
+    if errors:
+        raise summed_up(errors, len(items))
+    return [outcomes[index] for index in range(len(items))]  # type: ignore[misc]  # no errors left
 
 
-def _done(bar: Any, result: R) -> R:
-    bar.update()
-    return result
+def ends_the_work(outcome: object) -> bool:
+    """Tell whether an outcome makes all further work pointless, as a full disk does."""
+    return isinstance(outcome, ResourceError) and not isinstance(outcome, WorkerError)
 
 
-def _call(function: Callable[[T], R], item: T, name: str) -> R:
-    try:
-        return function(item)
-    except NnunetlikeError as error:
-        if str(error).startswith(name):
-            raise
-        raise type(error)(f"{name}: {error}") from error
+def named(error: NnunetlikeError, name: str) -> NnunetlikeError:
+    """Return the error with the case's name in front, once."""
+    return error if str(error).startswith(name) else type(error)(f"{name}: {error}")
 
 
-def _unordered(
-    pool: ProcessPoolExecutor,
-    function: Callable[[T], R],
-    items: Sequence[T],
-    processes: int,
-    name: Callable[[T], str],
-) -> Iterator[tuple[int, R]]:
-    """Yield (index, result) as they come, with at most `processes` items in hand."""
-    waiting: Iterable[int] = iter(range(len(items)))
-    in_hand: dict[Future[R], int] = {}
+def summed_up(errors: dict[str, NnunetlikeError], cases: int) -> NnunetlikeError:
+    """Return one error that tells all of them, by the name of the case; the gravest comes last.
 
-    def submit_next() -> None:
-        for index in waiting:
-            task = pool.submit(_call, function, items[index], name(items[index]))
-            in_hand[task] = index
-            return
+    Its kind is the gravest one: a fault of the program, else lacking resources, else wrong data.
+    """
+    gravity = (WorkerBugError, WorkerError, ResourceError)
+    ranked = sorted(
+        (named(error, name) for name, error in errors.items()),
+        key=lambda error: -next((i for i, k in enumerate(gravity) if isinstance(error, k)), 3),
+    )
+    worst = ranked[-1]
+    if cases == 1:
+        return worst
+    lines = "\n".join(f"  {error}" for error in ranked)
+    return type(worst)(f"{len(ranked)} of {cases} cases failed, the others are done:\n{lines}")
 
-    for _ in range(processes):
-        submit_next()
-    while in_hand:
-        finished, _ = wait(in_hand, return_when=FIRST_COMPLETED)
-        for task in finished:
-            try:
-                result = task.result()
-            except BrokenProcessPool:
-                names = ", ".join(name(items[index]) for index in in_hand.values())
-                raise WorkerError(
-                    f"a worker process died while these were in hand: {names}. The usual cause is "
-                    "that memory ran out; use fewer processes"
-                ) from None
-            index = in_hand.pop(task)
-            submit_next()
-            yield index, result
+
+def again(function: Callable[[T], R], item: T, name: str, error: object) -> R | NnunetlikeError:
+    """Return the outcome of a second attempt, alone in a fresh process."""
+    first = str(error).splitlines()[0]
+    logger.warning("%s: %s. It is tried once more, alone", name, first.rstrip("."))
+    with WorkerPool(function, 1) as pool:
+        pool.begin(name, item)
+        _, outcome = pool.collect()[0]
+    if isinstance(outcome, WorkerError):
+        return type(outcome)(f"{name}: tried twice, the second time alone: {outcome}")
+    if not isinstance(outcome, NnunetlikeError):
+        logger.info("%s: done at the second attempt", name)
+    return outcome
+
+
+def _lost(outcomes: dict[int, Any]) -> list[int]:
+    return sorted(index for index, found in outcomes.items() if isinstance(found, WorkerError))
+
+
+def _here(
+    function: Callable[[T], R], items: Sequence[T]
+) -> Generator[tuple[int, R | NnunetlikeError], None, None]:
+    for index, item in enumerate(items):
+        yield index, outcome_of(function, item)
+
+
+def _beside(
+    function: Callable[[T], R], items: Sequence[T], costs: Sequence[float], budget: Budget
+) -> Generator[tuple[int, R | NnunetlikeError], None, None]:
+    """Yield (index, outcome) as they come; calls begin in order as far as the budget allows."""
+    waiting = deque(range(len(items)))
+    in_hand: dict[int, float] = {}
+    with WorkerPool(function, budget.processes) as pool:
+        while waiting or in_hand:
+            while waiting and budget.admits(
+                costs[waiting[0]] + WORKER_BYTES, list(in_hand.values())
+            ):
+                index = waiting.popleft()
+                in_hand[index] = costs[index] + WORKER_BYTES
+                pool.begin(index, items[index])
+            for key, outcome in pool.collect():
+                assert isinstance(key, int)
+                del in_hand[key]
+                yield key, outcome

@@ -1,108 +1,110 @@
-"""Work beside the network: inputs prepared ahead, results written behind; both bounded."""
+"""Work beside the network: inputs prepared ahead, results written behind; both bounded.
+
+A worker that dies takes only its own case along; the error says which, and the others go on.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from nnunetlike.core.errors import NnunetlikeError, WorkerError
-from nnunetlike.core.parallel import process_context
+from nnunetlike.core.errors import NnunetlikeError
+from nnunetlike.core.parallel import WORKER_BYTES, Budget, ends_the_work, named
+from nnunetlike.core.workers import WorkerPool, outcome_of
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-@contextmanager
-def worker_pool(processes: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Yield a pool of worker processes, or None (work here) for 0.
-
-    An error inside the block drops what has not begun; nothing is left running afterwards.
-    """
-    if processes <= 0:
-        yield None
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=process_context())
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def ahead(
-    pool: ProcessPoolExecutor | None,
     function: Callable[[T], R],
     items: Sequence[T],
     *,
-    at_once: int,
-    name: Callable[[T], str] = str,
-) -> Iterator[tuple[T, R | NnunetlikeError]]:
+    budget: Budget,
+    costs: Sequence[float] = (),
+) -> Generator[tuple[T, R | NnunetlikeError], None, None]:
     """Yield each item with `function(item)`, in order, computed ahead of need.
 
     Args:
-        pool: worker processes, or None to compute here when asked.
         function: picklable, called with one item.
         items: picklable arguments.
-        at_once: most results and calls in hand, which bounds memory.
-        name: gives an item's name for messages.
+        budget: of calls and results in hand together; 0 processes compute here when asked.
+        costs: memory that each item needs, in bytes; none by default.
 
     Yields:
-        (item, result), or (item, error) where the call raised something the user can mend.
-
-    Raises:
-        WorkerError: a worker process died.
+        (item, result), or (item, error) where the call raised or its worker died.
     """
-    if pool is None:
+    if budget.processes <= 0:
         for item in items:
-            yield item, _outcome(lambda item=item: function(item), [name(item)])  # type: ignore[misc]  # mypy does not infer bound lambda arguments
+            yield item, outcome_of(function, item)
         return
-    waiting = iter(items)
-    calls = deque((item, pool.submit(function, item)) for item in islice(waiting, at_once))
-    while calls:
-        item, call = calls.popleft()
-        outcome = _outcome(call.result, [name(item)])
-        calls.extend((later, pool.submit(function, later)) for later in islice(waiting, 1))
-        yield item, outcome
+    costs = [WORKER_BYTES + cost for cost in costs or [0.0] * len(items)]
+    waiting, in_hand = deque(range(len(items))), deque[int]()
+    found: dict[int, R | NnunetlikeError] = {}
+    with WorkerPool(function, budget.processes) as pool:
+        while waiting or in_hand:
+            while waiting and budget.admits(costs[waiting[0]], [costs[i] for i in in_hand]):
+                in_hand.append(waiting.popleft())
+                pool.begin(in_hand[-1], items[in_hand[-1]])
+            while in_hand[0] not in found:
+                found.update((int(str(key)), outcome) for key, outcome in pool.collect())
+            index = in_hand.popleft()
+            yield items[index], found.pop(index)
 
 
 class Behind:
-    """Calls whose results nobody waits for, at most `at_once` in hand; errors are collected.
+    """Calls whose results nobody waits for, as many as a budget admits; errors are collected.
 
-    Leaving the `with` block waits for all calls. `errors` then holds what the user can mend.
+    Leaving the `with` block waits for the calls in hand; `errors` then holds, by name, what the
+    user can mend. An interruption ends the workers at once.
+
+    Args:
+        budget: of the calls in hand; 0 processes call here.
     """
 
-    def __init__(self, pool: ProcessPoolExecutor | None, at_once: int) -> None:
-        self.errors: list[NnunetlikeError] = []
-        self._pool = pool
-        self._at_once = max(1, at_once)
-        self._calls: dict[Future[None], str] = {}
+    def __init__(self, budget: Budget) -> None:
+        self.errors: dict[str, NnunetlikeError] = {}
+        self._budget = budget
+        self._pool: WorkerPool[None] = WorkerPool(_call, budget.processes)
+        self._costs: dict[str, float] = {}
 
-    def submit(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+    def submit(
+        self, name: str, function: Callable[..., None], *arguments: Any, cost: float = 0.0
+    ) -> None:
         """Call `function(*arguments)` in a worker; first waits while too many are in hand.
 
-        Raises:
-            WorkerError: a worker process died.
+        Args:
+            name: of the case.
+            function: picklable, as its arguments are.
+            arguments: of the call.
+            cost: memory that the call needs, in bytes.
         """
-        if self._pool is None:
-            self._note(name, _outcome(lambda: function(*arguments), [name]))
+        call = (function, arguments)
+        if self._budget.processes <= 0:
+            self._note(name, outcome_of(_call, call))
             return
-        while len(self._calls) >= self._at_once:
+        cost += WORKER_BYTES
+        while not self._budget.admits(cost, list(self._costs.values())):
             self._collect()
-        self._calls[self._pool.submit(function, *arguments)] = name
+        self._costs[name] = cost
+        self._pool.begin(name, call)
 
     def finish(self) -> None:
-        """Wait for all calls.
+        """Wait for all calls."""
+        while self._costs:
+            self._collect()
+
+    def raise_if_pointless(self) -> None:
+        """Raise an error after which no further call can succeed.
 
         Raises:
-            WorkerError: a worker process died.
+            ResourceError: the disk is full, or the like.
         """
-        while self._calls:
-            self._collect()
+        for error in self.errors.values():
+            if ends_the_work(error):
+                raise error
 
     def __enter__(self) -> Behind:
         return self
@@ -113,32 +115,20 @@ class Behind:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.finish()
+        with self._pool:
+            if kind is None or issubclass(kind, Exception):
+                self.finish()
 
     def _collect(self) -> None:
-        finished, _ = wait(self._calls, return_when=FIRST_COMPLETED)
-        for call in finished:
-            self._note(self._calls[call], _outcome(call.result, list(self._calls.values())))
-            del self._calls[call]
+        for name, outcome in self._pool.collect():
+            del self._costs[str(name)]
+            self._note(str(name), outcome)
 
     def _note(self, name: str, outcome: object) -> None:
         if isinstance(outcome, NnunetlikeError):
-            self.errors.append(named(outcome, name))
+            self.errors[name] = named(outcome, name)
 
 
-def named(error: NnunetlikeError, name: str) -> NnunetlikeError:
-    """Return the error with the case's name in front, once."""
-    return error if str(error).startswith(name) else type(error)(f"{name}: {error}")
-
-
-def _outcome(call: Callable[[], R], names: Sequence[str]) -> R | NnunetlikeError:
-    try:
-        return call()
-    except BrokenProcessPool:
-        raise WorkerError(
-            f"a worker process died while these were in hand: {', '.join(names)}. The usual cause "
-            "is that memory ran out; use fewer processes"
-        ) from None
-    except NnunetlikeError as error:
-        return error
+def _call(call: tuple[Callable[..., None], tuple[Any, ...]]) -> None:
+    function, arguments = call
+    function(*arguments)

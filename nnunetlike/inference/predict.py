@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,30 +14,41 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from nnunetlike.core.errors import DataError, NnunetlikeError, ResourceError, UsageError
-from nnunetlike.core.parallel import available_cores
+from nnunetlike.core.errors import NnunetlikeError, UsageError, WorkerError
+from nnunetlike.core.intact import damage, unpacked_size
+from nnunetlike.core.parallel import (
+    SHARE_OF_FREE,
+    Budget,
+    budget_for,
+    named,
+    summed_up,
+)
+from nnunetlike.core.resources import available_cores
 from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.inference.background import Behind, ahead, named, worker_pool
+from nnunetlike.inference.background import Behind, ahead
 from nnunetlike.inference.cases import InputCase, PrepareCase, find_cases
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
     companion,
+    export_bytes,
     export_label,
     export_probabilities,
 )
+from nnunetlike.inference.fallback import predict_image
 from nnunetlike.inference.model_bundle import ModelBundle
-from nnunetlike.inference.strategies import Request, Strategy
+from nnunetlike.inference.strategies import Request
 from nnunetlike.postprocessing.determine import load_postprocessing
 from nnunetlike.preprocessing.label_export import resampled_argmax
 
 logger = logging.getLogger(__name__)
 Mode = Literal["normal", "fast", "fastest"]
+PREPARE_FACTOR = 12
+"""Memory that reading, cropping and resampling a case takes, per byte of its files unpacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +95,9 @@ def predict_folder(
 ) -> list[Path]:
     """Predict the cases of a folder and return the label files written.
 
-    Cases are read and preprocessed ahead and written behind in worker processes; at most as many
-    cases as there are workers, plus one, are in memory on either side.
+    Cases are read and preprocessed ahead and written behind in worker processes, as many as asked
+    for, as there are processors and as memory allows. A case that is finished and whole is left as
+    it is. One whose worker died is predicted again, alone, after the others.
 
     Args:
         bundle: the trained model; the folds' probabilities are averaged.
@@ -96,7 +109,8 @@ def predict_folder(
     Raises:
         UsageError: both folders are one.
         DataError: inputs are missing, or some cases failed; the others are written then.
-        WorkerError: a worker process died.
+        WorkerError: a case's worker process died twice; the others are written.
+        ResourceError: the disk is full, or a device's memory does not suffice for a case.
     """
     begin = time.time()
     if output.resolve() == images.resolve():
@@ -110,13 +124,14 @@ def predict_folder(
     if len(todo) < len(cases):
         logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
     errors = _predict_cases(bundle, todo, destinations, settings)
+    for case in [c for c in todo if isinstance(errors.get(c.case_id), WorkerError)]:
+        error = errors.pop(case.case_id)
+        logger.warning("%s. It is predicted once more, alone", str(error).splitlines()[0])
+        errors |= _predict_cases(bundle, [case], destinations, settings)
     _copy(bundle.folder / "plans.pkl", output)
     save_json(time.time() - begin, output / "prediction_time.txt")
     if errors:
-        raise DataError(
-            f"{len(errors)} of {len(todo)} cases failed, the others are in {output}:\n"
-            + "\n".join(f"  {error}" for error in errors)
-        )
+        raise summed_up(errors, len(todo))
     return [destinations[case.case_id].path for case in todo]
 
 
@@ -128,7 +143,7 @@ def predict_case(
     One network is in memory, and with several folds two arrays of probabilities.
 
     Raises:
-        ResourceError: the memory of the GPU ran out.
+        ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
     """
     patch = bundle.plans.stages[bundle.stage].patch_size
     request = Request(
@@ -141,22 +156,10 @@ def predict_case(
     )
     total: npt.NDArray[np.float32] | None = None
     for network in bundle.networks(settings.device):
-        found = _on_device(bundle.strategy, network, image, request)
+        found = predict_image(bundle.strategy, network, image, request)
         total = found if total is None else np.add(total, found, out=total)
     assert total is not None  # a bundle has a fold
     return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
-
-
-def _on_device(
-    strategy: Strategy, network: nn.Module, image: FloatArray, request: Request
-) -> npt.NDArray[np.float32]:
-    try:
-        return strategy(network, image, request)
-    except torch.cuda.OutOfMemoryError:
-        raise ResourceError(
-            f"the memory of {request.device} ran out on an image of {image.shape} voxels (C, D, H, "
-            "W). Give --all_in_gpu False, free the GPU, or use --device cpu"
-        ) from None
 
 
 def _predict_cases(
@@ -164,35 +167,47 @@ def _predict_cases(
     cases: Sequence[InputCase],
     destinations: dict[str, Destination],
     settings: PredictionSettings,
-) -> list[NnunetlikeError]:
-    """Predict and write; return the errors of cases that failed."""
-    errors: list[NnunetlikeError] = []
-    most = min(available_cores(), len(cases))
-    readers = min(settings.preprocessing_processes, most)
-    writers = min(settings.export_processes, most)
+) -> dict[str, NnunetlikeError]:
+    """Predict and write; return the errors of cases that failed.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    errors: dict[str, NnunetlikeError] = {}
+    cores = available_cores()
+    costs = [_cost(case) for case in cases]
+    reading = budget_for(
+        min(settings.preprocessing_processes, cores), costs, [case.case_id for case in cases],
+        "preparing cases", SHARE_OF_FREE / 2,
+    )  # fmt: skip
+    writing = Budget(min(settings.export_processes, cores, len(cases)), reading.memory)
     export = ExportSettings.of(bundle.plans)
     prepare = PrepareCase(bundle.plans, bundle.stage)
     with (
-        worker_pool(readers) as reading,
-        worker_pool(writers) as writing,
-        Behind(writing, writers + 1) as behind,
+        Behind(writing) as behind,
+        closing(ahead(prepare, cases, budget=reading, costs=costs)) as prepared,
         tqdm(total=len(cases), desc="predicting", unit="case", disable=None) as bar,
     ):
-        prepared = ahead(reading, prepare, cases, at_once=readers, name=lambda c: c.case_id)
         for case, outcome in prepared:
             try:
                 image, record = _result(outcome)
                 probabilities = predict_case(bundle, image, settings)
             except NnunetlikeError as error:
-                errors.append(named(error, case.case_id))
-                logger.warning("%s", errors[-1])
+                errors[case.case_id] = named(error, case.case_id)
+                logger.warning("%s", errors[case.case_id])
             else:
                 destination = destinations[case.case_id]
                 _export(
                     behind, probabilities, record, export, destination, settings.mode, case.case_id
                 )
             bar.update()
-    return errors + behind.errors
+            behind.raise_if_pointless()
+    behind.raise_if_pointless()
+    return errors | behind.errors
+
+
+def _cost(case: InputCase) -> float:
+    return PREPARE_FACTOR * sum(map(unpacked_size, case.files.images))
 
 
 def _result(
@@ -213,7 +228,10 @@ def _export(
     case_id: str,
 ) -> None:
     if mode == "normal":
-        behind.submit(case_id, export_probabilities, probabilities, record, settings, destination)
+        behind.submit(
+            case_id, export_probabilities, probabilities, record, settings, destination,
+            cost=export_bytes(probabilities, record),
+        )  # fmt: skip
         return
     if mode == "fastest":
         settings = replace(settings, order=0)
@@ -241,10 +259,17 @@ def _destinations(
 
 
 def _done(destination: Destination) -> bool:
+    """Tell whether a prediction exists and is whole; say why one that exists is made again."""
     if not destination.path.is_file():
         return False
     extras = (".npz", ".pkl") if destination.save_npz else ()
-    return all(companion(destination.path, suffix).is_file() for suffix in extras)
+    files = [destination.path, *(companion(destination.path, suffix) for suffix in extras)]
+    for path in files:
+        found = damage(path)
+        if found is not None:
+            logger.info("%s %s; predicting it again", path.name, found)
+            return False
+    return True
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetlike.core.errors import DataError, ResourceError
+from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import save_json
 from nnunetlike.inference.export import ExportSettings
 from nnunetlike.inference.model_bundle import load_bundle
@@ -89,11 +91,26 @@ def test_a_case_that_fails_is_named_and_the_others_are_written(
 
 def test_finished_cases_are_left_unless_overwritten(run: Run, home: Path) -> None:
     (home / "out").mkdir()
-    (home / "out" / "a.nii.gz").write_text("kept")
+    (home / "out" / "a.nii.gz").write_bytes(gzip.compress(b"kept"))
     assert run() == 0
-    assert (home / "out" / "a.nii.gz").read_text() == "kept"
+    assert gzip.decompress((home / "out" / "a.nii.gz").read_bytes()) == b"kept"
     assert run("--overwrite_existing") == 0
     assert _labels(home / "out" / "a.nii.gz").shape == (42, 41, 53)
+
+
+def test_a_truncated_prediction_is_noticed_and_made_again(
+    run: Run, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run() == 0
+    whole = {case: (home / "out" / f"{case}.nii.gz").read_bytes() for case in "ab"}
+    (home / "out" / "b.nii.gz").write_bytes(whole["b"][: len(whole["b"]) // 2])
+    before = (home / "out" / "a.nii.gz").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO, "nnunetlike"):
+        assert run() == 0
+    assert (home / "out" / "b.nii.gz").read_bytes() == whole["b"]
+    assert (home / "out" / "a.nii.gz").stat().st_mtime_ns == before
+    assert "b.nii.gz is truncated or damaged; predicting it again" in caplog.messages
+    assert "1 of 2 cases are done already" in caplog.messages
 
 
 def test_a_case_without_its_probabilities_is_not_finished_with_save_npz(
@@ -175,13 +192,19 @@ def test_predictions_do_not_go_into_the_folder_of_images(
     assert "a folder of their own" in capsys.readouterr().err
 
 
-def test_gpu_memory_that_runs_out_is_an_error_with_a_way_out(model: Path) -> None:
-    def greedy(*_: object) -> np.ndarray:
-        raise torch.cuda.OutOfMemoryError
+def test_a_fault_of_the_network_is_shown_and_not_tried_again(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
 
-    bundle = replace(load_bundle(model), strategy=greedy)
-    with pytest.raises(ResourceError, match="--all_in_gpu False"):
-        predict_case(bundle, np.zeros((1, 2, 48, 48), np.float32), PredictionSettings(device=CPU))
+    def faulty(*_: object) -> None:
+        calls.append(1)
+        raise RuntimeError("Cannot set version_counter for inference tensor")
+
+    monkeypatch.setattr("nnunetlike.networks.unet.UNet.forward", faulty)
+    assert run() not in (0, 2, 3, 4, 5)
+    assert "Cannot set version_counter for inference tensor" in capsys.readouterr().err
+    assert len(calls) == 1
 
 
 def test_plans_may_override_how_predictions_are_resampled(model: Path) -> None:

@@ -26,3 +26,7 @@ class BatchSource(Protocol):
     def batch(self, index: int) -> ArrayBatch:
         """Return batch number `index`: the same at every call, in every process."""
         ...
+
+    def cases(self, index: int) -> list[str]:
+        """Return the identifiers of the cases of batch `index` without making it."""
+        ...

@@ -159,9 +159,18 @@ class PatchSource:
             case_ids=[case_id for _, _, case_id in samples],
         )
 
+    def cases(self, index: int) -> list[str]:
+        """Return the identifiers of the cases of batch `index` without making it."""
+        return [
+            self._draw_case(seeding.stream(self.seed, index, j)) for j in range(self.batch_size)
+        ]
+
+    def _draw_case(self, rng: np.random.Generator) -> str:
+        return self.case_ids[int(rng.integers(len(self.case_ids)))]
+
     def _sample(self, rng: np.random.Generator, forced: bool) -> tuple[Image, Label, str]:
         """Return one patch: image, label and the identifier of its case."""
-        case_id = self.case_ids[int(rng.integers(len(self.case_ids)))]
+        case_id = self._draw_case(rng)
         data = self.store.load(case_id, unpacked=self.unpacked)
         data = data[:, None] if data.ndim == 3 else data  # a single slice
         start = self._start(case_id, data.shape[1:], forced, rng)

@@ -1,83 +1,30 @@
-"""Batches made ahead of time by batchgenerators' worker processes, in the order of their numbers.
+"""Batches made ahead of time by worker processes, in the order of their numbers.
 
-Worker w of n makes the batches first + w, first + w + n, ...; MultiThreadedAugmenter asks the
-workers in turn, so order and content do not depend on n.
+A batch is a function of the seed and its number, so order and content do not depend on how many
+workers there are, and a batch whose worker died is simply made again. One thread of this process
+gives the workers numbers and takes their batches while the network is busy with earlier ones.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
-import signal
 import threading
-import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
+from functools import cache
 
-from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from threadpoolctl import threadpool_limits
 
 from nnunetlike.core.errors import NnunetlikeError, WorkerError
-from nnunetlike.core.parallel import process_context
+from nnunetlike.core.workers import WorkerPool
 from nnunetlike.training.sources import ArrayBatch, BatchSource
 
 PREFETCH = 2
-"""Batches that each worker makes ahead."""
+"""Batches per worker that are in the making or ready at most."""
 
-WAIT_S = 0.01
-"""How often a full or empty queue is looked at again."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a worker sends instead of a batch."""
-
-    kind: type[NnunetlikeError]
-    message: str
-
-
-class NumberedBatches:
-    """The data loader that MultiThreadedAugmenter copies into each worker."""
-
-    def __init__(self, source: BatchSource, first: int, step: int) -> None:
-        self.source = source
-        self.next_index = first
-        self.step = step
-
-    def set_thread_id(self, thread_id: int) -> None:
-        """Make this the copy of worker `thread_id`; called once, inside the worker."""
-        self.next_index += thread_id
-        threadpool_limits(limits=1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides when to end
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-
-    def __iter__(self) -> NumberedBatches:
-        return self
-
-    def __next__(self) -> ArrayBatch | Failure:
-        index = self.next_index
-        self.next_index += self.step
-        try:
-            return self.source.batch(index)
-        except NnunetlikeError as error:
-            return Failure(type(error), f"batch {index}: {error}")
-        except Exception:  # noqa: BLE001 - raised again in the training process
-            return Failure(
-                WorkerError,
-                f"a worker failed to make batch {index}; this is a fault of the program:\n"
-                f"{traceback.format_exc()}",
-            )
-
-
-def _end_with_parent() -> None:
-    """Leave when the training process is gone, however it ended."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -86,34 +33,27 @@ def stream(source: BatchSource, *, workers: int, first: int = 0) -> Iterator[Ite
 
     Args:
         source: picklable when there are workers.
-        workers: processes that make batches ahead, two each; 0 makes them in this process.
+        workers: processes that make batches ahead; 0 makes them in this process.
         first: number of the first batch.
 
-    The processes end with the context.
+    A batch whose worker died or met a fault of the program is made once more, alone, in a fresh
+    process. The processes end with the context.
 
     Raises:
         NnunetlikeError: as `source.batch` raised it, when its batch is due.
-        WorkerError: a worker raised another error (its traceback is in the message) or died.
+        WorkerError: a batch failed twice; the message names its cases and says why.
     """
     if workers < 1:
         yield _in_process(source, first)
         return
-    with (
-        _root_logger_as_it_is(),
-        _started(NumberedBatches(source, first, workers), workers) as made,
-    ):
-        batches = _from(made)
-        try:
-            yield batches
-        finally:
-            batches.close()
-
-
-class Workers(MultiThreadedAugmenter):  # type: ignore[misc]  # batchgenerators has no types
-    """batchgenerators' worker processes, ended by `stream` and never by the garbage collector."""
-
-    def __del__(self) -> None:
-        """Do nothing: `stream` has cleaned up."""
+    line = _Line(source, workers, first)
+    line.start()
+    batches = line.batches()
+    try:
+        yield batches
+    finally:
+        batches.close()
+        line.end()
 
 
 def _in_process(source: BatchSource, first: int) -> Generator[ArrayBatch, None, None]:
@@ -123,93 +63,110 @@ def _in_process(source: BatchSource, first: int) -> Generator[ArrayBatch, None, 
         index += 1
 
 
-def _from(workers: Workers) -> Generator[ArrayBatch, None, None]:
-    """Yield what the workers send; raise their failures here."""
-    while True:
+@cache
+def _use_one_thread() -> None:
+    """Keep this worker's libraries from starting threads of their own."""
+    threadpool_limits(limits=1)
+
+
+@dataclass(frozen=True)
+class _MakeBatch:
+    """What each worker calls; picklable."""
+
+    source: BatchSource
+
+    def __call__(self, index: int) -> ArrayBatch:
+        _use_one_thread()
+        return self.source.batch(index)
+
+
+class _Line(threading.Thread):
+    """The thread that owns the workers; a few batches beyond the next one due are ready or made."""
+
+    def __init__(self, source: BatchSource, workers: int, first: int) -> None:
+        super().__init__(name="batches", daemon=True)
+        self._source = source
+        self._workers = workers
+        self._due = first
+        self._next = first
+        self._lost: list[int] = []
+        self._tried_twice: set[int] = set()
+        self._ready: dict[int, ArrayBatch | NnunetlikeError] = {}
+        self._fault: BaseException | None = None
+        self._stopped = False
+        self._changed = threading.Condition()
+        self._wake, self._waker = multiprocessing.Pipe(duplex=False)
+
+    def batches(self) -> Generator[ArrayBatch, None, None]:
+        """Yield the batches in order; raise a failure when its batch is due."""
+        while True:
+            item = self._take()
+            if isinstance(item, NnunetlikeError):
+                raise item
+            yield item
+
+    def end(self) -> None:
+        """End the workers and the thread."""
+        self._stopped = True
+        self._waker.send_bytes(b"x")
+        self.join()
+        self._wake.close()
+        self._waker.close()
+
+    def run(self) -> None:
+        """Keep the workers busy until the end."""
         try:
-            item = next(workers)
-        except RuntimeError:
-            raise WorkerError(
-                "a worker process that makes batches died. The usual cause is that memory ran "
-                "out; use fewer workers (nnUNet_n_proc_DA) or a smaller batch"
-            ) from None
-        if isinstance(item, Failure):
-            raise item.kind(item.message)
-        yield item
+            with WorkerPool(_MakeBatch(self._source), self._workers) as pool:
+                while not self._stopped:
+                    self._begin_calls(pool)
+                    for index, outcome in pool.collect(self._wake):
+                        assert isinstance(index, int)
+                        self._note(index, outcome)
+                    while self._wake.poll():
+                        self._wake.recv_bytes()
+        except BaseException as error:  # noqa: BLE001 - raised again where the batches are taken
+            with self._changed:
+                self._fault = error
+                self._changed.notify()
 
+    def _take(self) -> ArrayBatch | NnunetlikeError:
+        with self._changed:
+            while self._due not in self._ready:
+                if self._fault is not None:
+                    raise self._fault
+                self._changed.wait()
+            item = self._ready.pop(self._due)
+            self._due += 1
+        self._waker.send_bytes(b"x")
+        return item
 
-@contextmanager
-def _started(batches: NumberedBatches, workers: int) -> Iterator[Workers]:
-    """Yield running workers; end them with the context.
+    def _begin_calls(self, pool: WorkerPool[ArrayBatch]) -> None:
+        """Give numbers to idle workers; one that is tried again is alone."""
+        if self._lost:
+            if pool.in_hand == 0:
+                self._tried_twice.add(self._lost[0])
+                pool.begin(self._lost[0], self._lost[0])
+            return
+        while pool.has_room and self._next < self._due + PREFETCH * self._workers:
+            pool.begin(self._next, self._next)
+            self._next += 1
 
-    They are started the way `core.parallel` does, not by batchgenerators' fork: this process may
-    have threads, of torch for one.
-    """
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method(process_context().get_start_method(), force=True)
-    try:
-        made = Workers(batches, None, workers, num_cached_per_queue=PREFETCH, wait_time=WAIT_S)
-        made.restart()
-    finally:
-        multiprocessing.set_start_method(before, force=True)
-    with _watched(made):
-        try:
-            yield made
-        finally:
-            made._finish()
+    def _note(self, index: int, outcome: ArrayBatch | NnunetlikeError) -> None:
+        if isinstance(outcome, WorkerError) and index not in self._tried_twice:
+            logger.warning("%s. It is made once more, alone", self._described(index, outcome))
+            self._lost.append(index)
+            return
+        if index in self._lost:
+            self._lost.remove(index)
+        if isinstance(outcome, WorkerError):
+            text = f"tried twice, the second time alone: {outcome}"
+            outcome = type(outcome)(f"{self._described(index, text)}")
+        elif isinstance(outcome, NnunetlikeError):
+            outcome = type(outcome)(f"batch {index}: {outcome}")
+        with self._changed:
+            self._ready[index] = outcome
+            self._changed.notify()
 
-
-@contextmanager
-def _watched(workers: Workers) -> Iterator[None]:
-    """Make the death of a worker known at once, even in the middle of sending a batch.
-
-    batchgenerators' collecting thread would wait for the rest of that batch for ever, or end with
-    a traceback on the console. Here it sees the end of the pipe, quietly.
-    """
-    collector, queues = workers.pin_memory_thread, list(workers._queues)
-    wake, over = multiprocessing.Pipe(duplex=False)
-    hook_before = threading.excepthook
-
-    def hook(failure: threading.ExceptHookArgs) -> None:
-        if failure.thread is not collector:
-            hook_before(failure)
-
-    def watch() -> None:
-        ended = connection.wait([wake, *(process.sentinel for process in processes)])
-        if wake not in ended and not workers.abort_event.is_set():
-            workers.abort_event.set()
-            for queue in queues:
-                queue._writer.close()
-
-    processes = list(workers._processes)
-    watcher = threading.Thread(target=watch, daemon=True)
-    threading.excepthook = hook
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.close()
-        watcher.join()
-        wake.close()
-        threading.excepthook = hook_before
-
-
-@contextmanager
-def _root_logger_as_it_is() -> Iterator[None]:
-    """Keep batchgenerators from giving the root logger a handler, which would repeat our lines.
-
-    It calls `logging.debug`, which configures an unconfigured root logger. One handler that shows
-    the warnings of others, as an unconfigured root does, prevents that.
-    """
-    root = logging.getLogger()
-    if root.handlers:
-        yield
-        return
-    others = logging.StreamHandler()
-    others.setLevel(logging.WARNING)
-    others.addFilter(lambda record: not record.name.startswith("nnunetlike"))
-    root.addHandler(others)
-    try:
-        yield
-    finally:
-        root.removeHandler(others)
+    def _described(self, index: int, what: object) -> str:
+        cases = ", ".join(dict.fromkeys(self._source.cases(index)))
+        return f"batch {index} (cases {cases}): {str(what).rstrip('.')}"

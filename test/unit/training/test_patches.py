@@ -265,3 +265,9 @@ def test_batches_are_the_same_for_any_number_of_workers(store, workers):
     ):
         for _ in range(5):
             assert equal(next(batches), next(alone))
+
+
+def test_the_cases_of_a_batch_are_known_without_making_it(store):
+    source = a_source(store)
+    for index in range(5):
+        assert source.cases(index) == source.batch(index)["case_ids"]

@@ -1,0 +1,77 @@
+"""Files on disk: what they hold unpacked, and whether they are whole.
+
+A copy that was interrupted or a disk that ran full leaves files that begin well. Some readers take
+them and fill the rest with zeros (ITK's of NIfTI for one), so they are looked at here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+import zlib
+from pathlib import Path
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import load_pickle
+
+CHUNK = 2**20
+ZIPS = (".npz", ".zip")
+
+
+def unpacked_size(path: Path) -> int:
+    """Return about how many bytes a file holds after decompression, without reading it all.
+
+    gzip tells the size modulo 4 GiB, and zip archives list it. Other files count as they are; so
+    does one that is damaged, 0 when it is missing.
+    """
+    try:
+        size = path.stat().st_size
+        if path.suffix == ".gz" and size > 18:
+            return _gzip_size(path, size)
+        if path.suffix in ZIPS:
+            with zipfile.ZipFile(path) as archive:
+                return sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        return size
+    except OSError:
+        return 0
+    return size
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a file, or None if it is whole; compressed files are read through.
+
+    Knows `.gz`, `.npz` and `.pkl`; of other files it only tells that they are missing or empty.
+    """
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size == 0:
+        return "is empty"
+    try:
+        if path.suffix == ".gz":
+            _read_through(path)
+        elif path.suffix in ZIPS:
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+                if broken is not None:
+                    return f"is damaged (at {broken})"
+        elif path.suffix == ".pkl":
+            load_pickle(path)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, DataError):
+        return "is truncated or damaged"
+    return None
+
+
+def _gzip_size(path: Path, packed: int) -> int:
+    with path.open("rb") as stream:
+        stream.seek(-4, 2)
+        size = int.from_bytes(stream.read(4), "little")
+    while size < packed - 64:  # the true size is larger by a multiple of 4 GiB
+        size += 2**32
+    return size
+
+
+def _read_through(path: Path) -> None:
+    with gzip.open(path) as stream:
+        while stream.read(CHUNK):
+            pass
