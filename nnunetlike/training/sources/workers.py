@@ -153,20 +153,21 @@ class _Line(threading.Thread):
 
     def _note(self, index: int, outcome: ArrayBatch | NnunetlikeError) -> None:
         if isinstance(outcome, WorkerError) and index not in self._tried_twice:
-            logger.warning("%s. It is made once more, alone", self._described(index, outcome))
+            first = str(outcome).splitlines()[0]
+            logger.warning("%s. It is made once more, alone", self._described(index, first))
             self._lost.append(index)
             return
         if index in self._lost:
             self._lost.remove(index)
         if isinstance(outcome, WorkerError):
             text = f"tried twice, the second time alone: {outcome}"
-            outcome = type(outcome)(f"{self._described(index, text)}")
+            outcome = type(outcome)(self._described(index, text))
         elif isinstance(outcome, NnunetlikeError):
             outcome = type(outcome)(f"batch {index}: {outcome}")
         with self._changed:
             self._ready[index] = outcome
             self._changed.notify()
 
-    def _described(self, index: int, what: object) -> str:
+    def _described(self, index: int, what: str) -> str:
         cases = ", ".join(dict.fromkeys(self._source.cases(index)))
-        return f"batch {index} (cases {cases}): {str(what).rstrip('.')}"
+        return f"batch {index} (cases {cases}): {what.rstrip('.')}"

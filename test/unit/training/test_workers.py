@@ -80,7 +80,7 @@ def test_a_worker_error_arrives_with_its_traceback_when_its_batch_is_due(Countin
         assert [next(batches)["image"][0, 0, 0] for _ in range(2)] == [0, 1]
         with pytest.raises(WorkerError, match=r"(?s)batch 2 \(cases case_2\).*Trace.*no batch 2$"):
             next(batches)
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr().err == ""
 
 
 def test_an_error_the_user_can_mend_keeps_its_kind(Counting):
