@@ -21,6 +21,7 @@ from nnunetlike.data.store import CaseStore
 from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
 from nnunetlike.experiment_planning.planners import PLANNERS, Planner
+from nnunetlike.experiment_planning.planners.common import is_flat
 from nnunetlike.experiment_planning.planners.pretrained import (
     PRETRAINED_PLANNER,
     PretrainedPlanner,
@@ -192,13 +193,31 @@ def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.N
     _write_splits(task, list(fingerprint.size_reductions))
     planned = [
         _write_plans(task, planner, dimension, fingerprint)
-        for dimension, planner in planners.items()
+        for dimension, planner in _for_its_dimension(task, planners, fingerprint).items()
         if planner is not None
     ]
     _check_disk(task, planned, preprocess=not args.no_pp)
     if not args.no_pp:
         for plans in planned:
             _preprocess(task, plans, fingerprint, args)
+
+
+def _for_its_dimension(
+    task: _Task, planners: dict[str, Planner | None], fingerprint: Fingerprint
+) -> dict[str, Planner | None]:
+    """Return the planners that fit the images: 2D only where these are 2D.
+
+    Raises:
+        UsageError: only 3D is asked for, but the images are 2D.
+    """
+    if planners["3D"] is None or not is_flat(fingerprint):
+        return planners
+    if planners["2D"] is None:
+        raise UsageError(
+            f"{task.name}: its images are 2D, so only 2d can be planned; leave out -pl2d None"
+        )
+    print(f"{task.name}: its images are 2D, so it is planned for 2d only")
+    return {**planners, "3D": None}
 
 
 def _copy_labels(task: _Task) -> None:

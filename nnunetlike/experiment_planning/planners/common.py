@@ -66,6 +66,11 @@ def masks_for_normalization(fingerprint: Fingerprint) -> dict[int, bool]:
     }
 
 
+def is_flat(fingerprint: Fingerprint) -> bool:
+    """Return whether the images are 2D: each is one voxel thick, all along the same axis."""
+    return bool((np.vstack(fingerprint.sizes) == 1).all(axis=0).any())
+
+
 def median_spacing(fingerprint: Fingerprint) -> Spacing3:
     """Return the median spacing per axis, in mm."""
     return _three(np.percentile(np.vstack(fingerprint.spacings), 50, 0))

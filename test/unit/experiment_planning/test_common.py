@@ -64,6 +64,14 @@ def test_an_isotropic_target_is_the_median() -> None:
     assert found == (1.2, 1.0, 1.0)
 
 
+def test_images_are_2d_when_all_are_one_voxel_thick_along_one_axis() -> None:
+    spacings = [(999.0, 1.0, 1.0)] * 2
+    assert common.is_flat(fingerprint([(1, 30, 40), (1, 20, 50)], spacings))
+    assert common.is_flat(fingerprint([(30, 1, 40), (20, 1, 50)], spacings))
+    assert not common.is_flat(fingerprint([(1, 30, 40), (2, 20, 50)], spacings))
+    assert not common.is_flat(fingerprint([(1, 30, 40), (20, 1, 50)], spacings))
+
+
 def test_a_coarse_short_axis_gets_its_tenth_percentile() -> None:
     # spacings 4, 5, 6: the 10th percentile lies 0.2 of the way from 4 to 5
     found = target_spacing(

@@ -90,7 +90,7 @@ def test_conversion_tells_what_it_wrote(
     raw.rename(source)
     assert convert_decathlon_task.main(["-i", str(source), "-p", "1"]) == 3
     assert "needs no conversion" in capsys.readouterr().err
-    description = {**CONTENT, "training": [{"image": "a_0000.nii.gz", "label": "a.nii.gz"}]}
+    description = {**CONTENT, "training": [{"image": "a_0000.nii.gz", "label": "a_0000.nii.gz"}]}
     (source / "dataset.json").write_text(json.dumps(description))
     assert (
         convert_decathlon_task.main(["-i", f"{source}/", "-p", "1", "--output-task-id", "9"]) == 0

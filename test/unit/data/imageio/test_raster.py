@@ -111,7 +111,9 @@ def few_bit_png(indices: np.ndarray, bits: int) -> bytes:
     rows = b""
     for row in indices:
         padded = np.pad(row, (0, -width % len(shifts))).reshape(-1, len(shifts))
-        rows += b"\0" + bytes(sum(int(v) << s for v, s in zip(g, shifts, strict=True)) for g in padded)
+        rows += b"\0" + bytes(
+            sum(int(v) << s for v, s in zip(g, shifts, strict=True)) for g in padded
+        )
 
     def chunk(name: bytes, content: bytes) -> bytes:
         checked = name + content
