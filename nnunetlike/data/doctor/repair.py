@@ -14,7 +14,8 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from nnunetlike.core.errors import DataError, ResourceError, UsageError
+from nnunetlike.core.disk import require_space
+from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import atomic_folder
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json, save_json
@@ -117,13 +118,9 @@ def _refuse_what_cannot_be_done(examination: Examination, target: Path) -> None:
     if wrong:
         raise DataError(f"{wrong[0]}. Edit dataset.json first; this cannot be mended unasked")
     needed = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-    home = next(parent for parent in target.parents if parent.exists())
-    free = shutil.disk_usage(home).free
-    if needed > free:
-        raise ResourceError(
-            f"the copy needs about {needed / 1e6:.0f} MB but {home} has {free / 1e6:.0f} MB free; "
-            "give a folder on another disk"
-        )
+    require_space(
+        target, needed, f"the mended copy of {source.name}", "give a folder on another disk"
+    )
 
 
 def _write_case(treatment: Treatment, *, folder: Path, orders: Orders) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetlike.core import disk
 from nnunetlike.core.errors import DataError, ResourceError, UsageError
-from nnunetlike.data.doctor import repair
+from nnunetlike.core.resources import Space
 from nnunetlike.data.doctor.examination import Examination, examine_task
 from nnunetlike.data.doctor.mend import resample
 from nnunetlike.data.doctor.repair import Repaired, copy_folder, repair_task
@@ -280,9 +281,8 @@ def test_an_unusable_description_must_be_edited(task: Any) -> None:
 def test_a_full_disk_is_noticed_before_anything_is_written(
     task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = repair.shutil.disk_usage(task.folder)._replace(free=10)
-    monkeypatch.setattr(repair.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ResourceError, match="0 MB free"):
+    monkeypatch.setattr(disk, "disk_space", lambda folder: Space(total=100, free=10))
+    with pytest.raises(ResourceError, match="the mended copy of Task001_X needs about"):
         mend(task)
     assert not (task.folder.parent / "Task501_X").exists()
 
