@@ -16,7 +16,13 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from nnunetlike.core.errors import NnunetlikeError, ResourceError, WorkerBugError, WorkerError
+from nnunetlike.core.errors import (
+    NnunetlikeError,
+    ResourceError,
+    UsageError,
+    WorkerBugError,
+    WorkerError,
+)
 from nnunetlike.core.resources import available_cores as available_cores
 from nnunetlike.core.resources import free_memory, in_words
 from nnunetlike.core.workers import WorkerPool, may_start_processes, outcome_of
@@ -34,8 +40,15 @@ logger = logging.getLogger(__name__)
 
 
 def default_processes() -> int:
-    """Return `nnUNet_def_n_proc` (8 when unset), never more than the cores available."""
-    return min(int(os.environ.get(PROCESSES_VARIABLE, "8")), available_cores())
+    """Return `nnUNet_def_n_proc` (8 when unset), never more than the cores available.
+
+    Raises:
+        UsageError: the variable is no number.
+    """
+    text = os.environ.get(PROCESSES_VARIABLE, "8").strip()
+    if not text.isdigit():
+        raise UsageError(f"{PROCESSES_VARIABLE} is {text!r}; set it to a number of processes")
+    return min(int(text), available_cores())
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def build_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(clean, build_parser(), argv)
+    return run_command(clean, build_parser, argv)
 
 
 def clean(args: argparse.Namespace) -> None:

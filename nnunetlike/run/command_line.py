@@ -62,7 +62,7 @@ def _normal(option: str) -> str:
 
 def run_command(
     command: Callable[[argparse.Namespace], int | None],
-    parser: CommandParser,
+    build_parser: Callable[[], CommandParser],
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parse `argv`, run `command` and return its exit status.
@@ -74,13 +74,13 @@ def run_command(
     set_up_console()
     try:
         with _terminable():
-            status = command(parser.parse_args(argv)) or 0
+            status = command(build_parser().parse_args(argv)) or 0
             sys.stdout.flush()
     except KeyboardInterrupt:
         _print_error("interrupted; run the same command again to go on")
         return InterruptedRunError.exit_code
     except Exception as error:  # noqa: BLE001 - the last one to ask; unknown ones are reported
-        return _exit_code(error, parser.prog)
+        return _exit_code(error)
     return status
 
 
@@ -97,7 +97,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _exit_code(error: Exception, command: str) -> int:
+def _exit_code(error: Exception) -> int:
     """Report an error and return the exit status: one line for what the user can mend."""
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         return READER_GONE
@@ -107,8 +107,8 @@ def _exit_code(error: Exception, command: str) -> int:
         return known.exit_code
     traceback.print_exception(error)
     _print_error(
-        f"this is a bug of {command}, nnunetlike {__version__}. Please report the lines above "
-        "with the command and the output of nnUNet_env"
+        f"this is a bug of nnunetlike {__version__}. Please report the lines above with the "
+        "command and the output of nnUNet_env"
     )
     return BUG
 

@@ -48,7 +48,7 @@ def convert(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(convert, build_parser(), argv)
+    return run_command(convert, build_parser, argv)
 
 
 if __name__ == "__main__":

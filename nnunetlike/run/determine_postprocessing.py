@@ -91,7 +91,7 @@ def _report(found: Consolidated, model: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(determine, build_parser(), argv)
+    return run_command(determine, build_parser, argv)
 
 
 if __name__ == "__main__":

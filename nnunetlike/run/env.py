@@ -64,7 +64,7 @@ def build_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(print_environment, build_parser(), argv)
+    return run_command(print_environment, build_parser, argv)
 
 
 def print_environment(args: argparse.Namespace) -> None:

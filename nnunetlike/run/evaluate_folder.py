@@ -67,7 +67,7 @@ def _number(value: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(evaluate, build_parser(), argv)
+    return run_command(evaluate, build_parser, argv)
 
 
 if __name__ == "__main__":

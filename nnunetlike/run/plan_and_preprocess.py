@@ -104,7 +104,7 @@ def build_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(plan_and_preprocess, build_parser(), argv)
+    return run_command(plan_and_preprocess, build_parser, argv)
 
 
 def plan_and_preprocess(args: argparse.Namespace) -> None:

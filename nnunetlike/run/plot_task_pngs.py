@@ -201,7 +201,7 @@ def _id_of(case: RawCase) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(plot, build_parser(), argv)
+    return run_command(plot, build_parser, argv)
 
 
 if __name__ == "__main__":

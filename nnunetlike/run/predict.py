@@ -61,7 +61,7 @@ def build_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run nnUNet_predict and return its exit status."""
-    return run_command(_predict, build_parser(), argv)
+    return run_command(_predict, build_parser, argv)
 
 
 def _predict(args: argparse.Namespace) -> None:

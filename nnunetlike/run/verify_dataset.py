@@ -132,7 +132,7 @@ def _raw_folder(task: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(verify, build_parser(), argv)
+    return run_command(verify, build_parser, argv)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_errors_become_exit_codes_and_one_line(
         if error is not None:
             raise error
 
-    assert run_command(command, parser(), []) == status
+    assert run_command(command, parser, []) == status
     assert capsys.readouterr().err.count("\n") == (1 if error else 0)
 
 
@@ -65,10 +65,10 @@ def test_a_fault_of_the_program_ends_with_its_traceback_and_whom_to_tell(
     def command(args: argparse.Namespace) -> None:
         raise ZeroDivisionError("oops")
 
-    assert run_command(command, parser(), []) == 1
+    assert run_command(command, parser, []) == 1
     lines = capsys.readouterr().err.splitlines()
     assert "ZeroDivisionError: oops" in lines
-    assert lines[-1].startswith("error: this is a bug of nnUNet_x, nnunetlike")
+    assert lines[-1].startswith("error: this is a bug of nnunetlike ")
     assert "nnUNet_env" in lines[-1]
 
 
@@ -83,7 +83,7 @@ def test_sigterm_ends_a_command_as_control_c_does(capsys: pytest.CaptureFixture[
         finally:
             cleaned.append(True)
 
-    assert run_command(command, parser(), []) == 5
+    assert run_command(command, parser, []) == 5
     assert cleaned and "run the same command again" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -93,7 +93,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
         "import sys; from nnunetlike.run.command_line import *\n"
         "def command(args):\n"
         "    for i in range(100000): print(i, flush=True)\n"
-        "sys.exit(run_command(command, CommandParser(prog='x'), []))"
+        "sys.exit(run_command(command, lambda: CommandParser(prog='x'), []))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -111,7 +111,7 @@ def test_log_lines_without_a_reader_do_not_stop_the_work() -> None:
         "def command(args):\n"
         "    for i in range(1000): logging.getLogger('nnunetlike.x').info('line %d', i)\n"
         "    sys.stderr.write('done')\n"
-        "sys.exit(run_command(command, CommandParser(prog='x'), []))"
+        "sys.exit(run_command(command, lambda: CommandParser(prog='x'), []))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
