@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.plans.topology import Topology
+
+TINY_SHAPE = (8, 16, 16)
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +41,44 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("nnUNet_raw", "nnUNet_results"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_plans() -> Callable[[int], Plans]:
+    """Makes plans of six cases of 8 x 16 x 16 voxels, one channel, two classes, in 2D or 3D."""
+    return _plans
+
+
+def _plans(dimension: int) -> Plans:
+    names = [f"c_{i}" for i in range(6)]
+    stage = StagePlan(
+        spacing=(1.0, 1.0, 1.0),
+        original_spacing=(1.0, 1.0, 1.0),
+        median_shape=TINY_SHAPE,
+        patch_size=TINY_SHAPE[-dimension:],
+        batch_size=2,
+        dummy_2d_augmentation=False,
+        topology=Topology.of([(2,) * dimension] * 2, [(3,) * dimension] * 3),
+        num_pool_per_axis=(2,) * dimension,
+    )
+    return Plans(
+        modalities={0: "MR"},
+        normalization_schemes={0: "nonCT"},
+        use_mask_for_norm={0: False},
+        classes=(1, 2),
+        base_features=4,
+        conv_per_stage=2,
+        transpose_forward=(0, 1, 2),
+        transpose_backward=(0, 1, 2),
+        data_identifier="nnUNetData_plans_v2.1" + ("_2D" if dimension == 2 else ""),
+        stages={0: stage},
+        preprocessor_name="PreprocessorFor2D" if dimension == 2 else "GenericPreprocessor",
+        fingerprint=Fingerprint(
+            sizes=(TINY_SHAPE,) * 6,
+            spacings=((1.0, 1.0, 1.0),) * 6,
+            classes=(1, 2),
+            modalities={0: "MR"},
+            intensities=None,
+            size_reductions=dict.fromkeys(names, 1.0),
+        ),
+    )

@@ -21,7 +21,7 @@ def set_up_console(level: int = logging.INFO) -> None:
 def add_file(path: Path) -> logging.Handler:
     """Also append the log lines to `path`, each with v1's timestamp; return the handler."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _File(path, encoding="utf-8", delay=True)
     handler.setFormatter(
         logging.Formatter("%(asctime)s.%(msecs)03d000: %(message)s", "%Y-%m-%d %H:%M:%S")
     )
@@ -33,6 +33,19 @@ def remove(handler: logging.Handler) -> None:
     """Detach and close a handler that `add_file` returned."""
     logging.getLogger("nnunetlike").removeHandler(handler)
     handler.close()
+
+
+class _File(logging.FileHandler):
+    """Says once on the console when it cannot write, a full disk say, and stays silent then."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Tell why the line is missing, the first time."""
+        if not self._failed:
+            reason = sys.exc_info()[1]
+            print(f"warning: {self.baseFilename} cannot be written: {reason}", file=sys.stderr)  # noqa: T201 - a log line would come back here
+        self._failed = True
 
 
 class _Console(logging.Handler):

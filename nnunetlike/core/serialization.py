@@ -7,6 +7,7 @@ from plain Python types and read by an unpickler that knows containers and numpy
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import pickle
@@ -95,7 +96,12 @@ def load_json(path: Path) -> Any:
 def save_pickle(value: Any, path: Path) -> None:
     """Pickle `value` after reducing it to plain types; arrays stay arrays."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(pickle.dumps(to_plain(value, keep_arrays=True), protocol=4))
+        temporary.write_bytes(pickle_bytes(value))
+
+
+def pickle_bytes(value: Any) -> bytes:
+    """Return what `save_pickle` writes."""
+    return pickle.dumps(to_plain(value, keep_arrays=True), protocol=4)
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -143,13 +149,34 @@ def load_pickle(path: Path) -> Any:
         DataError: the file is missing, truncated, or asks for anything else (it is not executed).
     """
     try:
-        with path.open("rb") as stream:
-            return RestrictedUnpickler(stream).load()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError) as error:
+    return unpickle_bytes(content, str(path))
+
+
+def unpickle_bytes(content: bytes, name: str) -> Any:
+    """Return the content of a pickle of plain types and numpy arrays.
+
+    Args:
+        content: the pickle.
+        name: what to call it when it is damaged.
+
+    Raises:
+        DataError: it is truncated, or asks for anything else (it is not executed).
+    """
+    try:
+        return RestrictedUnpickler(io.BytesIO(content)).load()
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+    ) as error:
         raise DataError(
-            f"{path} cannot be read as a pickle of plain types: {error}. It is damaged or was not "
+            f"{name} cannot be read as a pickle of plain types: {error}. It is damaged or was not "
             "written by an nnU-Net."
         ) from None
 

@@ -52,14 +52,22 @@ class Console:
 
 
 def epoch_line(event: Event) -> str:
-    """Return what an epoch was like in one line: losses, Dice, rate, seconds, time to go."""
+    """Return what an epoch was like in one line: losses, Dice, rate, seconds, time to go.
+
+    "wait" is the time the device waited for batches.
+    """
     return (
         f"epoch {event['epoch']:4d}/{event['epochs'] - 1}  "
         f"loss train {event['train_loss']:.4f} val {event['val_loss']:.4f}  "
         f"Dice {dice_text(event['dice'])}  lr {event['lr']:.6f}  "
-        f"wait {event['wait_s']:.1f} s compute {event['compute_s']:.1f} s  "
+        f"wait {event['wait_s']:.1f} s compute {event['compute_s']:.1f} s ({bottleneck(event)})  "
         f"ETA {duration(event['eta_s'])}"
     )
+
+
+def bottleneck(event: Event) -> str:
+    """Return what an epoch's time went into: making batches, or computing with them."""
+    return "data-bound" if event["wait_s"] > event["compute_s"] else "compute-bound"
 
 
 def dice_text(dice: Sequence[float | None]) -> str:

@@ -2,12 +2,19 @@
 
 Reading never executes what a file holds: tensors come through torch's weights-only reader with an
 allow-list for numpy scalars, the pickle through the restricted reader of `core.serialization`.
+
+Two files cannot be replaced at once. So `X.model` also holds the bytes of its `X.model.pkl`, which
+are what is read here: a save that is cut off between the two leaves a whole checkpoint. The file
+beside it is for nnU-Net v1, and of v1.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
+import logging
 import pickle
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from nnunetlike.core.errors import DataError
-from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle
+from nnunetlike.core.errors import DataError, ResourceError
+from nnunetlike.core.serialization import (
+    atomic_path,
+    load_pickle,
+    pickle_bytes,
+    unpickle_bytes,
+)
 from nnunetlike.core.specs import spec_from_dict, spec_to_dict
 from nnunetlike.networks import NETWORKS, NetworkSpec, NetworkTask
 from nnunetlike.networks.v1_weights import load_v1_state_dict, network_from_v1, v1_kind
@@ -32,6 +45,11 @@ FINAL = "model_final_checkpoint.model"
 LATEST = "model_latest.model"
 BEST = "model_best.model"
 STAGE = 5  # position among v1's constructor arguments
+INFORMATION = "information_file"
+"""Entry of `X.model` with the bytes of `X.model.pkl`."""
+
+MIB = 2**20
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +144,35 @@ def find_checkpoint(fold_folder: Path, name: str | None = None) -> Path:
     )
 
 
-def checkpoint_to_continue(fold_folder: Path) -> Path:
+def load_to_continue(fold_folder: Path) -> ModelFile:
     """Return the checkpoint that a training goes on from: latest, else final, else best.
 
     A finished training leaves no latest. Where both are there, a new training was interrupted that
-    went over an old one, whose final weights are not what to go on from.
+    went over an old one, whose final weights are not what to go on from. A damaged checkpoint is
+    passed over with a warning.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or none that can be read; each damaged one is named.
     """
-    latest = fold_folder / LATEST
-    if latest.is_file() and information_file(latest).is_file():
-        return latest
-    return find_checkpoint(fold_folder)
+    problems: list[str] = []
+    for name in (LATEST, FINAL, BEST):
+        path = fold_folder / name
+        if not path.is_file():
+            continue
+        try:
+            model = load_model_file(path)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            logger.warning("%s; going on from %s, after %d epochs", problem, name, model.epoch)
+        return model
+    if problems:
+        raise DataError(
+            f"{'; '.join(problems)}. No other checkpoint is there to go on from; train again "
+            "without -c"
+        )
+    return load_model_file(find_checkpoint(fold_folder))
 
 
 def save_model_file(path: Path, content: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -149,10 +183,32 @@ def save_model_file(path: Path, content: Mapping[str, Any], info: Mapping[str, A
         content: `epoch`, `state_dict` (v1 names) and whatever training wants back; tensors and
             plain types.
         info: v1's `init`, `name`, `class`, `plans`, and our description; plain types.
+
+    Raises:
+        ResourceError: the disk is full; the checkpoint of before is still there.
     """
-    save_pickle(OrderedDict(info), information_file(path))
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        torch.save(dict(content), stream)  # a stream: a full disk then raises an OSError
+    information = pickle_bytes(OrderedDict(info))
+    entry = torch.frombuffer(bytearray(information), dtype=torch.uint8)
+    try:
+        with atomic_path(information_file(path)) as temporary:
+            temporary.write_bytes(information)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            torch.save({**content, INFORMATION: entry}, stream)  # to a stream: OSError when full
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise ResourceError(
+            f"the disk is full: {path.name} needs {_tensor_bytes(content) / MIB:.1f} MiB and "
+            f"{path.parent} has {free / MIB:.1f} MiB free ({error.strerror}). What was saved "
+            "before is unharmed; free some space and go on with -c"
+        ) from None
+
+
+def _tensor_bytes(value: Any) -> int:
+    """Return the size of all tensors within, each once, which is nearly that of the file."""
+    found = {leaf.data_ptr(): leaf.nbytes for leaf in tree_leaves(value) if torch.is_tensor(leaf)}
+    return sum(found.values())
 
 
 def load_model_file(path: Path) -> ModelFile:
@@ -164,9 +220,9 @@ def load_model_file(path: Path) -> ModelFile:
     Raises:
         DataError: a file is missing, damaged, or holds more than tensors and plain types.
     """
-    info = load_pickle(information_file(path))
     content = load_content(path)
     try:
+        info = _information(path, content.pop(INFORMATION, None))
         plans, stage = plans_from_v1(info["plans"]), int(info["init"][STAGE])
         weights, epoch = content["state_dict"], int(content["epoch"])
     except (KeyError, IndexError) as error:
@@ -180,6 +236,12 @@ def load_model_file(path: Path) -> ModelFile:
         plans=plans,
         stage=stage,
     )
+
+
+def _information(path: Path, entry: Tensor | None) -> Any:
+    if entry is None:
+        return load_pickle(information_file(path))
+    return unpickle_bytes(entry.numpy().tobytes(), str(path))
 
 
 def load_content(path: Path) -> dict[str, Any]:

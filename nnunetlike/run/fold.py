@@ -9,7 +9,9 @@ from typing import Any
 
 from nnunetlike.core import paths
 from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.folders import visible_files
 from nnunetlike.core.parallel import default_processes, process_map
+from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
 from nnunetlike.data.store import CaseStore
 from nnunetlike.networks import NetworkTask
@@ -29,6 +31,9 @@ class FoldRun:
     fold: int | str
     plans_identifier: str
     seed: int
+    seed_is_asked: bool = False
+    """The user gave the seed, which must then be that of the training that goes on."""
+
     deterministic: bool = False
     fp32: bool = False
     workers: int = 0
@@ -39,6 +44,12 @@ class FoldRun:
     """Save best and final; latest is saved while training lasts in any case."""
 
     continue_training: bool = False
+    early_stopping: int | None = None
+    """Epochs without a better validation average after which training ends; None: never."""
+
+    ignore_memory_estimate: bool = False
+    """Train even if the memory cannot suffice by the estimate."""
+
     pretrained_weights: Path | None = None
     val_folder: str = "validation_raw"
     save_npz: bool = False
@@ -219,5 +230,5 @@ def copy_references(fold: Fold) -> None:
     """Copy the labels into `gt_niftis` of the model folder, for later evaluation over folds."""
     target = fold.model_folder / "gt_niftis"
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(fold.references.glob("*.nii.gz")):
+    for path in visible_files(fold.references, ending_in(fold.references)):
         shutil.copy2(path, target / path.name)

@@ -5,25 +5,41 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.parallel import available_cores
 from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, parse_fold, task_name
 from nnunetlike.core.seeding import fresh_seed
 from nnunetlike.run.command_line import CommandParser, run_command
-from nnunetlike.run.fold import FoldRun, resolve
+from nnunetlike.run.fold import Fold, FoldRun, resolve
+from nnunetlike.run.interrupted import (
+    command_that_goes_on,
+    has_checkpoint_since,
+    interruption_explained,
+)
 from nnunetlike.run.train_fold import find_learning_rate, load_for_validation, train
 from nnunetlike.run.validate_fold import dice_table, validate_fold
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.recipes import TRAINERS
-from nnunetlike.training.runtime import SingleProcess, choose_device, choose_precision
+from nnunetlike.training.runtime import (
+    Runtime,
+    SingleProcess,
+    choose_device,
+    choose_precision,
+)
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12
 DETERMINISTIC_SEED = 12345
+EARLY_STOPPING_EPOCHS = 100
 RECIPE_OPTIONS = ("epochs", "iterations", "val_iterations", "batch_size")
 logger = logging.getLogger(__name__)
 
@@ -75,6 +91,21 @@ def add_our_options(parser: CommandParser) -> None:
     add("--val_iterations", type=int, help="validation batches per epoch")
     add("--batch_size", type=int, help="patches per batch; as planned when absent")
     add("--base_num_features", type=int, help="features of the first level")
+    add("--lr", type=float, help="learning rate to begin with; as the trainer says when absent")
+    add(
+        "--early_stopping",
+        type=int,
+        nargs="?",
+        const=EARLY_STOPPING_EPOCHS,
+        metavar="EPOCHS",
+        help="end when the average online Dice has not risen for so many epochs "
+        f"({EARLY_STOPPING_EPOCHS} without a number)",
+    )
+    add(
+        "--ignore_memory_estimate",
+        action="store_true",
+        help="train even if less memory is free than the estimate says is needed",
+    )
     add("--seed", type=int, help="seed of the run; drawn and written down when absent")
     add("--device", help="cpu, cuda or cuda:1; CUDA where there is one when absent")
     add("--num_workers", type=int, help="processes that make training batches")
@@ -91,7 +122,7 @@ def recipe_from(args: argparse.Namespace) -> TrainerRecipe:
     recipe = replace(recipe, **changes)
     if args.base_num_features is not None:
         recipe = recipe.with_base_features(args.base_num_features)
-    return recipe
+    return recipe if args.lr is None else recipe.with_rate(args.lr)
 
 
 def fold_run_from(args: argparse.Namespace) -> FoldRun:
@@ -102,6 +133,8 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
     """
     if args.continue_training and args.pretrained_weights:
         raise UsageError("-c goes on with its own weights; leave out -pretrained_weights")
+    if args.early_stopping is not None and args.early_stopping < 1:
+        raise UsageError(f"--early_stopping {args.early_stopping}: give 1 epoch or more")
     if args.valbest and not args.validation_only:
         raise UsageError("--valbest chooses the weights for -val; give -val too, or leave it out")
     return FoldRun(
@@ -111,12 +144,15 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         fold=parse_fold(args.fold),
         plans_identifier=args.p,
         seed=_seed(args),
+        seed_is_asked=args.seed is not None,
         deterministic=args.deterministic,
         fp32=args.fp32,
         workers=_workers(args.num_workers),
         use_compressed_data=args.use_compressed_data,
         keep_checkpoints=not args.disable_saving,
         continue_training=args.continue_training,
+        early_stopping=args.early_stopping,
+        ignore_memory_estimate=args.ignore_memory_estimate,
         pretrained_weights=args.pretrained_weights,
         val_folder=args.val_folder,
         save_npz=args.npz,
@@ -146,8 +182,12 @@ def _workers(asked: int | None) -> int:
     return asked
 
 
-def execute(args: argparse.Namespace) -> None:
-    """Train and validate as asked."""
+def execute(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Train and validate as asked; `words` are those of the command line.
+
+    Raises:
+        InterruptedRunError: SIGINT or SIGTERM came; the message has the command that goes on.
+    """
     run = fold_run_from(args)
     device = choose_device(args.device)
     runtime = SingleProcess(device, choose_precision(device, fp32=run.fp32))
@@ -160,17 +200,41 @@ def execute(args: argparse.Namespace) -> None:
     if args.find_lr:
         find_learning_rate(fold, runtime)
         return
-    network = load_for_validation(fold) if args.validation_only else train(fold, runtime)
-    if not run.infer_validation:
-        return
-    summary = validate_fold(fold, network, runtime)
-    print(f"validation of {len(fold.split.val)} cases in {fold.folder / run.val_folder}:")
+    network = _trained(args, words, fold, runtime)
+    if run.infer_validation:
+        _validate(words, fold, network, runtime)
+
+
+def _trained(
+    args: argparse.Namespace, words: Sequence[str], fold: Fold, runtime: Runtime
+) -> nn.Module:
+    if args.validation_only:
+        return load_for_validation(fold)
+    begin = time.time()
+
+    def onward(is_saved: bool) -> str:
+        goes_on = is_saved or has_checkpoint_since(fold.folder, begin)
+        return command_that_goes_on(words, "-c" if goes_on else None)
+
+    with interruption_explained("training was interrupted", onward):
+        return train(fold, runtime)
+
+
+def _validate(words: Sequence[str], fold: Fold, network: nn.Module, runtime: Runtime) -> None:
+    folder = fold.folder / fold.run.val_folder
+    with interruption_explained(
+        f"the validation was interrupted; finished cases stay in {folder}",
+        lambda _: command_that_goes_on(words, "-val"),
+    ):
+        summary = validate_fold(fold, network, runtime)
+    print(f"validation of {len(fold.split.val)} cases in {folder}:")
     print(dice_table(summary))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return run_command(execute, build_parser(), argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(partial(execute, words=words), build_parser, words)
 
 
 if __name__ == "__main__":

@@ -3,92 +3,109 @@
 from __future__ import annotations
 
 import logging
-import math
-import platform
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
-from nnunetlike import __version__
 from nnunetlike.core import logs
-from nnunetlike.core.parallel import available_cores
 from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.monitoring import SINKS
 from nnunetlike.monitoring.console import logger as console_logger
 from nnunetlike.monitoring.plot import draw_curve
 from nnunetlike.monitoring.training_log import TrainingLog
-from nnunetlike.networks.memory import training_bytes
-from nnunetlike.networks.model_files import (
-    ModelFile,
-    checkpoint_to_continue,
-    find_checkpoint,
-    load_content,
-    load_model_file,
-    without_module,
-)
-from nnunetlike.networks.pretrained import copy_pretrained
-from nnunetlike.networks.v1_weights import load_v1_state_dict, parameters_in_v1_order
+from nnunetlike.networks.model_files import find_checkpoint, load_model_file
 from nnunetlike.run.fold import Fold, unpack
+from nnunetlike.run.report import facts_of, report, why_nothing_is_learnt
+from nnunetlike.run.resume import (
+    Parts,
+    as_begun,
+    build_parts,
+    checkpoint_to_go_on_from,
+    facts_to_keep,
+    report_start,
+    resume_loop,
+)
+from nnunetlike.run.training_memory import MemoryNeed, memory_errors_explained, require_memory
 from nnunetlike.training.augmentation.policies import policy_for
+from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
+from nnunetlike.training.hooks.hints import ZeroDiceHint
 from nnunetlike.training.hooks.monitor import Events, Monitor, Stopwatch
+from nnunetlike.training.interruption import EarlyStopping, Signals, StopFile
 from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.lr_finder import range_test
-from nnunetlike.training.runtime import Runtime, free_memory, seed_everything
+from nnunetlike.training.progress import EpochProgress
+from nnunetlike.training.runtime import Runtime, seed_everything
 from nnunetlike.training.sources import ArrayBatch
 from nnunetlike.training.sources.patches import PatchSource
 from nnunetlike.training.sources.workers import stream
-from nnunetlike.training.state import TrainState
 
 logger = logging.getLogger(__name__)
-GIB = 1024**3
-LIBRARIES = ("torch", "numpy", "scipy", "SimpleITK", "numba", "matplotlib")
 MONITORS = ("jsonl", "console", "plot")
 RANGE_TEST_EPOCHS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What is trained and what it is trained by."""
-
-    objective: nn.Module
-    optimizer: torch.optim.Optimizer
-    state: TrainState
-
-    @property
-    def network(self) -> nn.Module:
-        """The network inside the objective."""
-        return self.objective.get_submodule("network")
 
 
 def train(fold: Fold, runtime: Runtime) -> nn.Module:
     """Train a fold to its last epoch, or go on where it was, and return the network.
 
     Writes checkpoints, metrics.jsonl, progress.png, training_log_*.txt, debug.json and the model
-    folder's plans.pkl.
+    folder's plans.pkl. A fold whose training is finished is left as it is.
 
     Raises:
-        DataError: there is nothing to continue, or pretrained weights do not fit.
+        DataError: there is nothing to continue, or weights do not fit, or the loss stays NaN.
+        ResourceError: memory or disk ran out.
+        InterruptedRunError: a signal came; `model_latest` holds everything needed to go on.
+        KeyboardInterrupt: a signal came before or after the epochs.
     """
     with _monitored(fold, runtime) as events:
-        parts = _prepare(fold, runtime)
-        keep = fold.run.keep_checkpoints
-        hooks = (
-            Monitor(events),
-            Checkpoints(fold.folder, fold.checkpoint_info(), events, keep=keep),
-            Stopwatch(events),
-        )
-        loop = TrainLoop(fold.run.recipe, parts.objective, parts.optimizer, runtime, hooks)
-        with batches(fold, parts.state.epoch) as (training, validation):
-            loop.fit(training, validation, parts.state)
+        start = checkpoint_to_go_on_from(fold)
+        fold = as_begun(fold, start)
+        seed_everything(fold.run.seed, deterministic=fold.run.deterministic)
+        parts = build_parts(fold, runtime, start)
+        epochs = fold.run.recipe.epochs
+        if parts.is_finished(epochs):
+            logger.info(
+                "training was finished after %d epochs; nothing is left of the %d asked for",
+                parts.state.epoch,
+                epochs,
+            )
+            return parts.network
+        need = _prepare(fold, runtime, parts)
+        with memory_errors_explained(need):
+            _fit(fold, runtime, parts, events)
     return parts.network
+
+
+def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
+    signals = Signals()
+    hooks = (*_hooks(fold, runtime, events), signals)
+    loop = TrainLoop(fold.run.recipe, parts.objective, parts.optimizer, runtime, hooks)
+    with batches(fold, parts.state.epoch, parts.progress) as (training, validation):
+        resume_loop(loop, parts)
+        with signals.caught():
+            loop.fit(training, validation, parts.state)
+
+
+def _hooks(fold: Fold, runtime: Runtime, events: Events) -> list[Hook]:
+    """Return what watches a training, in the order in which it is told of an epoch."""
+    hooks: list[Hook] = [
+        Monitor(events),
+        Checkpoints(
+            fold.folder,
+            fold.checkpoint_info(),
+            events,
+            keep=fold.run.keep_checkpoints,
+            run=facts_to_keep(fold, runtime),
+        ),
+        ZeroDiceHint(lambda: why_nothing_is_learnt(fold, runtime.precision)),
+        StopFile(fold.folder),
+        Stopwatch(events),
+    ]
+    if fold.run.early_stopping is not None:
+        hooks.append(EarlyStopping(fold.run.early_stopping))
+    return hooks
 
 
 def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
@@ -97,9 +114,11 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
     `lr_finder.json` beside it holds rates and losses.
     """
     with _monitored(fold, runtime):
-        parts = _prepare(fold, runtime)
+        seed_everything(fold.run.seed, deterministic=fold.run.deterministic)
+        parts = build_parts(fold, runtime, checkpoint_to_go_on_from(fold))
+        need = _prepare(fold, runtime, parts)
         recipe = fold.run.recipe
-        with batches(fold, 0) as (training, _):
+        with memory_errors_explained(need), batches(fold, 0) as (training, _):
             found = range_test(
                 runtime.wrap(parts.objective),
                 parts.optimizer,
@@ -130,20 +149,33 @@ def load_for_validation(fold: Fold) -> nn.Module:
 
 
 @contextmanager
-def batches(fold: Fold, epoch: int) -> Iterator[tuple[Iterator[ArrayBatch], Iterator[ArrayBatch]]]:
-    """Give the training and validation batches from an epoch on, made by worker processes."""
+def batches(
+    fold: Fold, epoch: int, progress: EpochProgress | None = None
+) -> Iterator[tuple[Iterator[ArrayBatch], Iterator[ArrayBatch]]]:
+    """Give the training and validation batches from an epoch on, made by worker processes.
+
+    Args:
+        fold: what is trained.
+        epoch: the first batch is the first of this epoch,
+        progress: or the one after those already done in it.
+    """
     run, recipe = fold.run, fold.run.recipe
+    done = progress or EpochProgress()
     workers = run.workers
     validation_workers = max(workers // 2, 1) if workers else 0
     with ExitStack() as stack:
         training = stack.enter_context(
-            stream(_source(fold, validate=False), workers=workers, first=epoch * recipe.iterations)
+            stream(
+                _source(fold, validate=False),
+                workers=workers,
+                first=epoch * recipe.iterations + done.train_steps,
+            )
         )
         validation = stack.enter_context(
             stream(
                 _source(fold, validate=True),
                 workers=validation_workers,
-                first=epoch * recipe.val_iterations,
+                first=epoch * recipe.val_iterations + done.val_steps,
             )
         )
         yield training, validation
@@ -164,168 +196,29 @@ def _source(fold: Fold, *, validate: bool) -> PatchSource:
     )
 
 
-def _prepare(fold: Fold, runtime: Runtime) -> Parts:
-    """Build everything, load weights to start from, write debug.json, say what was decided."""
-    seed_everything(fold.run.seed, deterministic=fold.run.deterministic)
-    parts = _build(fold, runtime)
+def _prepare(fold: Fold, runtime: Runtime, parts: Parts) -> MemoryNeed:
+    """Say what was decided, write debug.json, see whether memory suffices, unpack the cases.
+
+    Raises:
+        ResourceError: memory cannot suffice.
+    """
+    parameters = sum(p.numel() for p in parts.network.parameters())
+    need = MemoryNeed.of(fold, runtime, parameters)
     if runtime.is_main:
-        facts = _facts(fold, runtime, parts)
+        facts = facts_of(fold, runtime, parts, need)
         save_json(facts, fold.folder / "debug.json")
         _copy_plans(fold)
-        _report(fold, facts)
+        report(fold, facts)
+        report_start(fold, runtime, parts)
+        require_memory(need, ignore=fold.run.ignore_memory_estimate)
         if not fold.run.use_compressed_data:
             unpack(fold)
-    return parts
-
-
-def _build(fold: Fold, runtime: Runtime) -> Parts:
-    recipe = fold.run.recipe
-    network = recipe.network.build(fold.network_task)
-    start = _start_from(fold, network)
-    objective = recipe.objective.build(network, batch_dice=fold.batch_dice).to(runtime.device)
-    optimizer = recipe.optimizer.build(parameters_in_v1_order(network))
-    if start is None:
-        return Parts(objective=objective, optimizer=optimizer, state=TrainState())
-    optimizer.load_state_dict(start.content["optimizer_state_dict"])
-    runtime.load_state_dict(dict(start.content))
-    state = TrainState.from_checkpoint(start.content)
-    return Parts(objective=objective, optimizer=optimizer, state=state)
-
-
-def _start_from(fold: Fold, network: nn.Module) -> ModelFile | None:
-    """Load the weights a run starts from; return the checkpoint if training goes on from it."""
-    run = fold.run
-    if run.continue_training:
-        model = load_model_file(checkpoint_to_continue(fold.folder))
-        load_v1_state_dict(network, model.state_dict)
-        logger.info("continuing after epoch %d with %s", model.epoch - 1, model.path)
-        return model
-    if run.pretrained_weights is not None:
-        content = load_content(run.pretrained_weights)
-        copied = copy_pretrained(network, without_module(content["state_dict"]))
-        logger.info("copied %d tensors from %s", len(copied), run.pretrained_weights)
-    if list(fold.folder.glob("model_*.model")):
-        logger.warning(
-            "%s holds checkpoints of an earlier training, which will be replaced; stop now and "
-            "use -c if you meant to continue it",
-            fold.folder,
-        )
-    return None
+    return need
 
 
 def _copy_plans(fold: Fold) -> None:
     with atomic_path(fold.model_folder / "plans.pkl") as temporary:
         temporary.write_bytes(fold.plans_file.read_bytes())
-
-
-def _facts(fold: Fold, runtime: Runtime, parts: Parts) -> dict[str, Any]:
-    """Return what debug.json says of a run: everything needed to repeat it."""
-    run, stage = fold.run, fold.stage
-    size = 4 if runtime.precision == "fp32" else 2
-    return {
-        "recipe": run.recipe.describe(),
-        "configuration": run.configuration,
-        "task": run.task,
-        "fold": run.fold,
-        "plans_identifier": run.plans_identifier,
-        "plans_file": str(fold.plans_file),
-        "stage": fold.stage_number,
-        "data_folder": str(fold.store.folder),
-        "patch_size": list(stage.patch_size),
-        "batch_size": stage.batch_size,
-        "batch_dice": fold.batch_dice,
-        "classes": list(fold.plans.classes),
-        "train_cases": list(fold.split.train),
-        "val_cases": list(fold.split.val),
-        "first_epoch": parts.state.epoch,
-        "device": _device_name(runtime.device),
-        "precision": runtime.precision,
-        "processes": runtime.world_size,
-        "workers": run.workers,
-        "seed": run.seed,
-        "deterministic": run.deterministic,
-        "use_compressed_data": run.use_compressed_data,
-        "pretrained_weights": run.pretrained_weights,
-        "network_parameters": sum(p.numel() for p in parts.network.parameters()),
-        "memory_estimate": training_bytes(
-            run.recipe.network,
-            fold.network_task,
-            stage.patch_size,
-            stage.batch_size,
-            bytes_per_value=size,
-        ),
-        "memory_free": free_memory(runtime.device),
-        "versions": {"nnunetlike": __version__, "python": platform.python_version(), **_versions()},
-        "host": {
-            "name": platform.node(),
-            "platform": platform.platform(),
-            "cores": available_cores(),
-        },
-        "command": sys.argv,
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed under this name"
-    return found
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return str(device)
-
-
-def _report(fold: Fold, facts: dict[str, Any]) -> None:
-    for note in fold.notes:
-        logger.warning("%s", note)
-    recipe, stage = fold.run.recipe, fold.stage
-    split = fold.split
-    logger.info(
-        "%s, %s, %s, fold %s", recipe.name, fold.run.configuration, fold.run.task, fold.run.fold
-    )
-    logger.info("device %s, precision %s", facts["device"], facts["precision"])
-    logger.info(
-        "This split has %d training and %d validation cases.", len(split.train), len(split.val)
-    )
-    logger.info(
-        "patch %s, batch %d, %d channels, %d classes with background, %s Dice",
-        " x ".join(map(str, stage.patch_size)),
-        stage.batch_size,
-        fold.plans.num_channels,
-        fold.plans.num_classes,
-        "batch" if fold.batch_dice else "sample",
-    )
-    logger.info(
-        "epochs %d, of %d training and %d validation batches, seed %d, %d worker processes",
-        recipe.epochs,
-        recipe.iterations,
-        recipe.val_iterations,
-        fold.run.seed,
-        fold.run.workers,
-    )
-    logger.info("network: %.2f million parameters", facts["network_parameters"] / 1e6)
-    _report_memory(facts["memory_estimate"], facts["memory_free"])
-    logger.info("folder %s", fold.folder)
-
-
-def _report_memory(needed: int, free: int | None) -> None:
-    available = math.inf if free is None else free
-    if needed > available:
-        logger.warning(
-            "training needs about %.1f GiB but %.1f GiB are free; use a smaller --batch_size if it "
-            "runs out of memory",
-            needed / GIB,
-            available / GIB,
-        )
-        return
-    free_text = "unknown" if free is None else f"{free / GIB:.1f} GiB"
-    logger.info("memory: about %.2f GiB needed, %s free", needed / GIB, free_text)
 
 
 @contextmanager

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nnunetlike.core.errors import DataError, InterruptedRunError, WorkerError
 from nnunetlike.networks.initialization import initialize
 from nnunetlike.training.hooks import EpochReport, Hook
 from nnunetlike.training.objectives import Batch
+from nnunetlike.training.progress import EpochProgress, FaultCounter, SkippedStep
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.runtime import Runtime
 from nnunetlike.training.sources import ArrayBatch
@@ -20,15 +22,7 @@ from nnunetlike.training.state import TrainState
 
 RESCUE_EPOCH = 100
 RESCUE_MOMENTUM = 0.95
-
-
-@dataclass
-class _Sums:
-    """What one pass over batches gave."""
-
-    loss: float
-    counts: Tensor | None
-    wait_s: float
+logger = logging.getLogger(__name__)
 
 
 class TrainLoop:
@@ -39,7 +33,11 @@ class TrainLoop:
         objective: network and loss in one module, with the attribute `network`.
         optimizer: of the objective's parameters.
         runtime: device, precision and processes.
-        hooks: told of every step and epoch, in this order.
+        hooks: told of every step and epoch, in this order, and asked for reasons to stop.
+
+    Attributes:
+        progress: of the epoch in hand; empty between two epochs.
+        faults: steps skipped of late.
     """
 
     def __init__(
@@ -55,6 +53,8 @@ class TrainLoop:
         self.optimizer = optimizer
         self.runtime = runtime
         self.hooks = tuple(hooks)
+        self.progress = EpochProgress()
+        self.faults = FaultCounter()
         self._wrapped = runtime.wrap(objective)
 
     @property
@@ -68,25 +68,58 @@ class TrainLoop:
         validation: Iterator[ArrayBatch],
         state: TrainState | None = None,
     ) -> TrainState:
-        """Train up to the recipe's last epoch and return the final state.
+        """Train up to the recipe's last epoch, or until a hook has a reason to end before.
 
         Args:
-            training: endless training batches, starting with those of the first epoch to come.
-            validation: endless validation batches.
+            training: endless training batches, starting with the next one to come: that of the
+                first step of `state.epoch`, or later in that epoch if `progress` was set.
+            validation: endless validation batches, likewise.
             state: where an earlier run stopped; None starts anew.
+
+        Returns:
+            The final state.
+
+        Raises:
+            InterruptedRunError: a hook had a reason to leave; all hooks were told.
+            DataError: the loss stays not finite in single precision.
         """
         state = state or TrainState()
         self._set_rate(state.epoch)
         for hook in self.hooks:
             hook.on_fit_start(self, state)
-        while state.epoch < self.recipe.epochs:
-            state, report = self._epoch(training, validation, state)
+        ended = False
+        while state.epoch < self.recipe.epochs and not ended:
+            state, report = self._epoch_or_leave(training, validation, state)
+            self._restart_if_nothing_was_learnt(state)
             for hook in self.hooks:
                 hook.on_epoch_end(self, state, report)
-            self._restart_if_nothing_was_learnt(state)
+            ended = self._is_to_end(state)
         for hook in self.hooks:
             hook.on_fit_end(self, state)
         return state
+
+    def _epoch_or_leave(
+        self,
+        training: Iterator[ArrayBatch],
+        validation: Iterator[ArrayBatch],
+        state: TrainState,
+    ) -> tuple[TrainState, EpochReport]:
+        """Do an epoch, or tell the hooks that training is left in its middle.
+
+        A signal may reach worker processes as well; their end is then no error of its own.
+        """
+        try:
+            return self._epoch(training, validation, state)
+        except (InterruptedRunError, WorkerError):
+            reason = self._reason_to_leave()
+            if reason is None:
+                raise
+        for hook in self.hooks:
+            hook.on_interrupt(self, state)
+        done = self.progress.train_steps
+        raise InterruptedRunError(
+            f"{reason} in epoch {state.epoch} after {done} training batches; all is saved"
+        )
 
     def _epoch(
         self,
@@ -96,59 +129,92 @@ class TrainLoop:
     ) -> tuple[TrainState, EpochReport]:
         begin = time.monotonic()
         lr = self.optimizer.param_groups[0]["lr"]
-        train = self._train(training, state)
-        val = self._validate(validation, state)
-        dice = class_dice(val.counts)
+        wait_s = self._train(training, state) + self._validate(validation, state)
+        done, self.progress = self.progress, EpochProgress()
+        counts = None if done.counts is None else self.runtime.sum(done.counts)
+        train_loss, val_loss = self._mean(done.train_losses), self._mean(done.val_losses)
+        dice = class_dice(counts)
         next_lr = self._set_rate(state.epoch + 1)
         total_s = time.monotonic() - begin
-        wait_s = train.wait_s + val.wait_s
         report = EpochReport(
             epoch=state.epoch,
-            train_loss=train.loss,
-            val_loss=val.loss,
+            train_loss=train_loss,
+            val_loss=val_loss,
             dice=dice,
             lr=lr,
             next_lr=next_lr,
             wait_s=wait_s,
             compute_s=max(total_s - wait_s, 0.0),
             total_s=total_s,
+            skipped=tuple(done.skipped),
         )
-        metric = None if val.counts is None else mean_dice(dice)
-        return state.after_epoch(train.loss, val.loss, metric, next_lr), report
+        metric = None if counts is None else mean_dice(dice)
+        return state.after_epoch(train_loss, val_loss, metric, next_lr), report
 
-    def _train(self, batches: Iterator[ArrayBatch], state: TrainState) -> _Sums:
+    def _train(self, batches: Iterator[ArrayBatch], state: TrainState) -> float:
+        """Do what is left of the epoch's training batches; return the time spent waiting."""
         self._wrapped.train()
-        losses: list[Tensor] = []
         waited = 0.0
-        for step in range(self.recipe.iterations):
+        while self.progress.train_steps < self.recipe.iterations:
             batch, wait_s = self._next(batches)
             waited += wait_s
             with self.runtime.autocast():
                 output = self._wrapped(batch)
-            self.runtime.step(output.loss, self.optimizer, self.recipe.optimizer.clip_norm)
-            losses.append(output.loss.detach())
-            self._tell_step(state, step)
-        return _Sums(self._mean(losses), None, waited)
+            if self.runtime.step(output.loss, self.optimizer, self.recipe.optimizer.clip_norm):
+                self.progress.train_losses.append(output.loss.detach())
+                self.faults.note(None)
+            else:
+                self._skip(state, batch)
+            self.progress.train_steps += 1
+            self._tell_step(state, self.progress.train_steps - 1)
+        return waited
 
     @torch.no_grad()
-    def _validate(self, batches: Iterator[ArrayBatch], state: TrainState) -> _Sums:
+    def _validate(self, batches: Iterator[ArrayBatch], state: TrainState) -> float:
+        """Do what is left of the epoch's validation batches; return the time spent waiting."""
         self._wrapped.eval()
-        losses: list[Tensor] = []
-        counts: Tensor | None = None
-        waited = 0.0
-        for step in range(self.recipe.val_iterations):
+        progress, waited = self.progress, 0.0
+        while progress.val_steps < self.recipe.val_iterations:
             batch, wait_s = self._next(batches)
             waited += wait_s
             with self.runtime.autocast():
                 output = self.objective(batch)
-            losses.append(output.loss.detach())
+            progress.val_losses.append(output.loss.detach())
             if output.counts is not None:
                 found = output.counts.double()
-                counts = found if counts is None else counts + found
-            self._tell_step(state, self.recipe.iterations + step)
-        if counts is not None:
-            counts = self.runtime.sum(counts)
-        return _Sums(self._mean(losses), counts, waited)
+                progress.counts = found if progress.counts is None else progress.counts + found
+            progress.val_steps += 1
+            self._tell_step(state, self.recipe.iterations + progress.val_steps - 1)
+        return waited
+
+    def _skip(self, state: TrainState, batch: Batch) -> None:
+        """Take note of a step that was not taken; after too many compute in a wider type.
+
+        Raises:
+            DataError: there is no wider type.
+        """
+        fault = SkippedStep(state.epoch, self.progress.train_steps, tuple(batch["case_ids"]))
+        self.progress.skipped.append(fault)
+        self.faults.note(fault)
+        self._warn(
+            f"epoch {fault.epoch}, step {fault.step}: the loss or its gradient is not finite; the "
+            f"step is skipped. Its cases: {', '.join(fault.case_ids)}"
+        )
+        if not self.faults.too_many:
+            return
+        found, narrow = self.faults.describe(), self.runtime.precision
+        if not self.runtime.widen():
+            raise DataError(
+                f"the loss or its gradient was not finite in {found}, computing in {narrow}, which "
+                "is as wide as it gets. Look at these cases with nnUNet_plan_and_preprocess "
+                "--verify_dataset_integrity, or train with a lower learning rate (--lr 0.001)"
+            )
+        self.faults = FaultCounter()
+        self._warn(f"not finite in {found}: training goes on in {self.runtime.precision}")
+
+    def _warn(self, text: str) -> None:
+        if self.runtime.is_main:
+            logger.warning("%s", text)
 
     def _next(self, batches: Iterator[ArrayBatch]) -> tuple[Batch, float]:
         begin = time.monotonic()
@@ -156,7 +222,9 @@ class TrainLoop:
         return self.runtime.to_device(batch), time.monotonic() - begin
 
     def _mean(self, losses: Sequence[Tensor]) -> float:
-        total = self.runtime.sum(torch.stack(list(losses)).double().mean())
+        """Return the mean over all batches and processes; NaN if there is none."""
+        local = torch.stack(list(losses)).double().mean() if losses else torch.tensor(math.nan)
+        total = self.runtime.sum(local.to(self.runtime.device))
         return float(total) / self.runtime.world_size
 
     def _set_rate(self, epoch: int) -> float:
@@ -169,6 +237,18 @@ class TrainLoop:
         total = self.recipe.iterations + self.recipe.val_iterations
         for hook in self.hooks:
             hook.on_step_end(self, state, step, total)
+        reason = self._reason_to_leave()
+        if reason is not None:
+            raise InterruptedRunError(reason)
+
+    def _reason_to_leave(self) -> str | None:
+        return next((r for hook in self.hooks if (r := hook.reason_to_leave())), None)
+
+    def _is_to_end(self, state: TrainState) -> bool:
+        reasons = [r for hook in self.hooks if (r := hook.reason_to_end(state))]
+        if reasons and state.epoch < self.recipe.epochs:
+            self._warn(f"training ends after epoch {state.epoch - 1}: {'; '.join(reasons)}")
+        return bool(reasons)
 
     def _restart_if_nothing_was_learnt(self, state: TrainState) -> None:
         """Start again with less momentum when epoch 100 still has a Dice of exactly 0.

@@ -74,6 +74,19 @@ class TrainerRecipe:
             raise UsageError(f"{self.name}: the number of features of its network is fixed")
         return replace(self, network=replace(spec, base_features=count))
 
+    def with_rate(self, rate: float) -> TrainerRecipe:
+        """Return the recipe with another learning rate to begin with.
+
+        Raises:
+            UsageError: the rate is not above 0, or the optimizer has none to choose.
+        """
+        if not rate > 0:
+            raise UsageError(f"{self.name}: the learning rate is {rate}, but must be above 0")
+        spec: Any = self.optimizer  # a dataclass by contract, which a protocol cannot say
+        if "lr" not in {field.name for field in fields(spec)}:
+            raise UsageError(f"{self.name}: the learning rate of its optimizer is fixed")
+        return replace(self, optimizer=replace(spec, lr=rate))
+
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain types, for debug.json."""
         parts = ("network", "objective", "optimizer")

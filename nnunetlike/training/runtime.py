@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,11 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunetlike.core import resources
 from nnunetlike.core.errors import UsageError
 from nnunetlike.training.objectives import Batch
 from nnunetlike.training.sources import ArrayBatch
 
 Precision = Literal["fp32", "fp16", "bf16"]
+WIDTH: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+"""From the type that overflows first to the one that does last."""
+
+SMALLEST_SCALE = 1.0
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -48,8 +55,16 @@ class Runtime(Protocol):
         """Return the context in which the objective is called."""
         ...
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
-        """Differentiate the loss, clip the gradients and change the weights."""
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> bool:
+        """Differentiate the loss, clip the gradients and change the weights.
+
+        Returns:
+            False, and the weights are as before, if the loss or its gradient is not finite.
+        """
+        ...
+
+    def widen(self) -> bool:
+        """Compute in the next wider type from now on; False if there is none."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,6 +92,7 @@ class SingleProcess:
         self.device = device
         self.precision: Precision = precision
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
+        self._widened = False
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         """Return the objective itself."""
@@ -101,29 +117,74 @@ class SingleProcess:
         """Return the autocast of the precision, or nothing for `fp32`."""
         return autocast(self.device, self.precision)
 
-    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
-        """Differentiate the loss, clip the gradients to `clip_norm` and change the weights."""
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, clip_norm: float) -> bool:
+        """Differentiate the loss, clip the gradients to `clip_norm` and change the weights.
+
+        A scaled loss may overflow now and then; the scale then is halved and the step left out,
+        which is no fault unless the scale is below 1 already.
+
+        Returns:
+            False, and the weights are as before, if the loss or its gradient is not finite.
+        """
         optimizer.zero_grad(set_to_none=True)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if self.scaler is None:
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
-            optimizer.step()
-            return
+            norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+            finite = _are_finite(loss, norm)
+            if finite:
+                optimizer.step()
+            return finite
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(parameters, clip_norm)
-        self.scaler.step(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+        finite = _are_finite(loss, norm)
+        is_overflow = not finite and _are_finite(loss) and self.scaler.get_scale() >= SMALLEST_SCALE
+        if finite:
+            self.scaler.step(optimizer)
         self.scaler.update()
+        return finite or is_overflow
+
+    def widen(self) -> bool:
+        """Compute in the next wider type: bf16 after fp16 where there is one, else fp32."""
+        wider = wider_precision(self.device, self.precision)
+        if wider is None:
+            return False
+        self._take_precision(wider)
+        return True
+
+    def _take_precision(self, precision: Precision) -> None:
+        self.precision, self.scaler, self._widened = precision, None, True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the loss scale under v1's key, if there is one."""
-        return {} if self.scaler is None else {"amp_grad_scaler": self.scaler.state_dict()}
+        """Return the loss scale under v1's key, if there is one, and a precision it came to."""
+        scale = {} if self.scaler is None else {"amp_grad_scaler": self.scaler.state_dict()}
+        return {**scale, **({"widened_to": self.precision} if self._widened else {})}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Take up the loss scale of a checkpoint, if both have one."""
+        """Take up the precision that a run had to go to, and the loss scale, if both have one."""
+        wider = content.get("widened_to")
+        if wider is not None and WIDTH.index(wider) > WIDTH.index(self.precision):
+            self._take_precision(wider)
         if self.scaler is not None and content.get("amp_grad_scaler"):
             self.scaler.load_state_dict(content["amp_grad_scaler"])
+
+
+def _are_finite(*values: Tensor) -> bool:
+    return all(bool(value.detach().isfinite()) for value in values)
+
+
+def wider_precision(device: torch.device, precision: Precision) -> Precision | None:
+    """Return the next wider type that a device computes in; None after `fp32`."""
+    if precision == "fp32":
+        return None
+    if precision == "fp16" and _has_bfloat16(device):
+        return "bf16"
+    return "fp32"
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bfloat16()
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
@@ -186,19 +247,25 @@ def cpu_has_bfloat16() -> bool:
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
-    """Seed torch and numpy's global generator, and choose cuDNN's way of finding algorithms."""
+    """Seed the global generators of python, numpy and torch, and choose repeatable algorithms.
+
+    Args:
+        seed: 0 or more.
+        deterministic: take cuDNN's and torch's deterministic algorithms; torch warns of an
+            operation that has none. Otherwise cuDNN looks for the fastest.
+    """
+    random.seed(seed)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where the system does not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    facts = Path("/proc/meminfo")
-    if not facts.is_file():
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", facts.read_text(encoding="ascii"))
-    return int(found[1]) * 1024 if found else None
+    return resources.free_memory()

@@ -32,6 +32,9 @@ class TrainState:
     best_epoch: int | None = None
     """Epoch of the best training average (v1's patience counts from it)."""
 
+    best_val_epoch: int | None = None
+    """Epoch of the best validation average."""
+
     improved: bool = False
     """The last epoch's validation average is strictly above all before it."""
 
@@ -69,6 +72,7 @@ class TrainState:
             train_average=train_average,
             val_average=val_average,
             best_val_average=val_average if best is None or improved else best,
+            best_val_epoch=self.epoch if best is None or improved else self.best_val_epoch,
             best_train_average=best_train,
             best_epoch=best_epoch,
             improved=improved,
@@ -101,7 +105,11 @@ class TrainState:
                 list(self.metrics),
             ),
             "best_stuff": (self.best_epoch, self.best_train_average, self.best_val_average),
-            "moving_averages": {"train": self.train_average, "val": self.val_average},
+            "moving_averages": {
+                "train": self.train_average,
+                "val": self.val_average,
+                "best_val_epoch": self.best_val_epoch,
+            },
         }
 
     @classmethod
@@ -109,7 +117,8 @@ class TrainState:
         """Return the state that a checkpoint of ours or of v1 holds.
 
         v1 does not store the moving averages; they are computed anew from the stored losses and
-        metrics, which gives the same numbers.
+        metrics, which gives the same numbers. Nor does it store the epoch of the best validation
+        average; patience with that starts at the last epoch then.
         """
         train, val, _, metrics = content["plot_stuff"]
         best_epoch, best_train, best_val = content["best_stuff"]
@@ -126,6 +135,7 @@ class TrainState:
             best_val_average=_maybe(best_val),
             best_train_average=_maybe(best_train),
             best_epoch=None if best_epoch is None else int(best_epoch),
+            best_val_epoch=averages.get("best_val_epoch", len(train) - 1 if train else None),
         )
 
 

@@ -7,20 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 
 from nnunetlike.core.serialization import load_pickle
-from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.splits import Split, save_splits
-from nnunetlike.data.store import CaseStore
 from nnunetlike.networks.model_files import load_model_file
-from nnunetlike.plans.fingerprint import Fingerprint
-from nnunetlike.plans.plans import Plans, StagePlan
-from nnunetlike.plans.topology import Topology
-from nnunetlike.plans.v1 import save_plans
 from nnunetlike.run.run_training import main
 from nnunetlike.training.hooks import EpochReport
 from nnunetlike.training.hooks.monitor import Stopwatch
@@ -29,93 +20,10 @@ from nnunetlike.training.recipes import TRAINERS
 from nnunetlike.training.state import TrainState
 
 TASK = "Task901_Tiny"
-SHAPE = (8, 16, 16)
 OPTIONS = (
     "--epochs=2", "--iterations=2", "--val_iterations=1", "--num_workers=0", "--seed=7",
     "--device=cpu", "--fp32",
 )  # fmt: skip
-
-
-def _case(number: int) -> tuple[np.ndarray, CaseRecord]:
-    rng = np.random.default_rng(number)
-    image = rng.normal(size=SHAPE).astype(np.float32)
-    label = np.zeros(SHAPE, np.float32)
-    label[2:6, 4:12, 4:9] = 1
-    label[3:5, 4:12, 10:12] = 2
-    image += label
-    record = CaseRecord(
-        original_size=SHAPE,
-        original_spacing=(1.0, 1.0, 1.0),
-        image_files=(),
-        label_file=None,
-        itk_origin=(0.0, 0.0, 0.0),
-        itk_spacing=(1.0, 1.0, 1.0),
-        itk_direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        crop_box=((0, SHAPE[0]), (0, SHAPE[1]), (0, SHAPE[2])),
-        classes=(0.0, 1.0, 2.0),
-        size_after_cropping=SHAPE,
-        use_nonzero_mask={0: False},
-        size_after_resampling=SHAPE,
-        spacing_after_resampling=(1.0, 1.0, 1.0),
-        class_locations={c: np.argwhere(label == c) for c in (1, 2)},
-    )
-    return np.stack([image, label]), record
-
-
-def _plans(dimension: int) -> Plans:
-    names = [f"c_{i}" for i in range(6)]
-    stage = StagePlan(
-        spacing=(1.0, 1.0, 1.0),
-        original_spacing=(1.0, 1.0, 1.0),
-        median_shape=SHAPE,
-        patch_size=SHAPE[-dimension:],
-        batch_size=2,
-        dummy_2d_augmentation=False,
-        topology=Topology.of([(2,) * dimension] * 2, [(3,) * dimension] * 3),
-        num_pool_per_axis=(2,) * dimension,
-    )
-    return Plans(
-        modalities={0: "MR"},
-        normalization_schemes={0: "nonCT"},
-        use_mask_for_norm={0: False},
-        classes=(1, 2),
-        base_features=4,
-        conv_per_stage=2,
-        transpose_forward=(0, 1, 2),
-        transpose_backward=(0, 1, 2),
-        data_identifier="nnUNetData_plans_v2.1" + ("_2D" if dimension == 2 else ""),
-        stages={0: stage},
-        preprocessor_name="PreprocessorFor2D" if dimension == 2 else "GenericPreprocessor",
-        fingerprint=Fingerprint(
-            sizes=(SHAPE,) * 6,
-            spacings=((1.0, 1.0, 1.0),) * 6,
-            classes=(1, 2),
-            modalities={0: "MR"},
-            intensities=None,
-            size_reductions=dict.fromkeys(names, 1.0),
-        ),
-    )
-
-
-@pytest.fixture
-def tiny_task(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A preprocessed task of six cases for 2d and 3d_fullres; returns the home."""
-    monkeypatch.setenv("nnUNet_def_n_proc", "0")
-    dataset = home / "preprocessed" / TASK
-    references = dataset / "gt_segmentations"
-    references.mkdir(parents=True)
-    for dimension in (2, 3):
-        plans = _plans(dimension)
-        save_plans(plans, dataset / f"nnUNetPlansv2.1_plans_{dimension}D.pkl")
-        store = CaseStore(dataset / plans.stage_folder(0))
-        for number in range(6):
-            store.write(f"c_{number}", *_case(number))
-    for number in range(6):
-        label = sitk.GetImageFromArray(_case(number)[0][1].astype(np.uint8))
-        sitk.WriteImage(label, str(references / f"c_{number}.nii.gz"))
-    names = [f"c_{i}" for i in range(6)]
-    save_splits([Split(tuple(names[:4]), tuple(names[4:]))], dataset / "splits_final.pkl")
-    return home
 
 
 def fold_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nnunetlike.training.progress import SkippedStep
 from nnunetlike.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ class EpochReport:
     total_s: float
     """Duration of the epoch without saving."""
 
+    skipped: tuple[SkippedStep, ...] = ()
+    """Steps that were not taken."""
+
 
 class Hook:
-    """Four events; a hook overrides those it wants."""
+    """Five events and two questions; a hook overrides those it wants."""
 
     def on_fit_start(self, loop: TrainLoop, state: TrainState) -> None:
         """Before the first epoch of this run; `state` is not empty when training goes on."""
@@ -48,3 +52,14 @@ class Hook:
 
     def on_fit_end(self, loop: TrainLoop, state: TrainState) -> None:
         """After the last epoch."""
+
+    def on_interrupt(self, loop: TrainLoop, state: TrainState) -> None:
+        """Before training leaves in the middle of an epoch (`loop.progress`), to go on later."""
+
+    def reason_to_leave(self) -> str | None:
+        """Asked after every step: why training should be left at once, to go on later."""
+        return None
+
+    def reason_to_end(self, state: TrainState) -> str | None:
+        """Asked after every epoch: why it should be the last one."""
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections import deque
@@ -16,18 +17,34 @@ from nnunetlike.training.state import TrainState
 EPOCHS_FOR_ETA = 10
 """The time to go is told from the median of so many epochs."""
 
+logger = logging.getLogger(__name__)
+
 
 class Events:
-    """Passes events to several sinks, in order."""
+    """Passes events to several sinks, in order.
+
+    A sink that cannot write (a full disk, say) is no reason to end a training; that is said once
+    for each sink.
+    """
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self.sinks = tuple(sinks)
+        self._failed: set[int] = set()
 
     def tell(self, kind: str, **facts: Any) -> None:
         """Send one event to every sink."""
         event = {"event": kind, **facts}
-        for sink in self.sinks:
-            sink.write(event)
+        for number, sink in enumerate(self.sinks):
+            try:
+                sink.write(event)
+            except OSError as error:
+                if number not in self._failed:
+                    logger.warning(
+                        "%s cannot be written (%s); training goes on without what is missing there",
+                        type(sink).__name__,
+                        error,
+                    )
+                self._failed.add(number)
 
 
 class Monitor(Hook):
@@ -74,6 +91,7 @@ class Monitor(Hook):
             compute_s=round(report.compute_s, 3),
             total_s=round(report.total_s, 3),
             eta_s=round(usual_s * (loop.recipe.epochs - state.epoch), 1),
+            skipped=[{"step": s.step, "cases": list(s.case_ids)} for s in report.skipped],
         )
 
 

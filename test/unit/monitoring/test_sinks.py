@@ -82,7 +82,7 @@ def test_a_line_cut_off_by_a_kill_is_skipped(tmp_path: Path) -> None:
 def test_console_line_says_it_all() -> None:
     assert epoch_line(epoch(3)) == (
         "epoch    3/9  loss train 0.9866 val -0.2500  Dice [0.2359, n/a, 0.5000]  lr 0.010000  "
-        "wait 0.2 s compute 61.5 s  ETA 3h 08m"
+        "wait 0.2 s compute 61.5 s (compute-bound)  ETA 3h 08m"
     )
 
 

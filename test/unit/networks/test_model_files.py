@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,24 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetlike.core.errors import DataError
+from nnunetlike.core.errors import DataError, ResourceError
+from nnunetlike.core.serialization import load_pickle, save_pickle
 from nnunetlike.networks import model_files
 from nnunetlike.networks.model_files import (
-    checkpoint_to_continue,
     describe_network,
     find_checkpoint,
     information_file,
     load_content,
     load_model_file,
+    load_to_continue,
     network_from_description,
     save_model_file,
 )
 from nnunetlike.networks.unet import UNetSpec
 from nnunetlike.networks.unet_plus_plus import UNetPlusPlusSpec
 from nnunetlike.networks.v1_weights import state_dict_to_v1
+from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.v1 import plans_to_v1
 
 
 class Malicious:
@@ -106,9 +110,10 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model_files.torch, "save", fail)
-    with pytest.raises(OSError, match="space"):
-        save_model_file(path, {"epoch": 2}, {"name": "x"})
-    assert load_content(path) == {"epoch": 1}
+    with pytest.raises(ResourceError, match=r"a\.model needs 0\.0 MiB and .* free") as caught:
+        save_model_file(path, {"epoch": 2, "weights": torch.ones(5000)}, {"name": "x"})
+    assert caught.value.exit_code == 4
+    assert load_content(path)["epoch"] == 1
     assert not list(tmp_path.glob(".tmp*"))
 
 
@@ -127,11 +132,63 @@ def test_final_comes_before_latest_and_best(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path, "model_best").name == "model_best.model"
 
 
-def test_an_unfinished_training_goes_on_from_latest_over_an_old_final(tmp_path: Path) -> None:
-    _touch(tmp_path, "model_final_checkpoint.model")
-    assert checkpoint_to_continue(tmp_path).name == "model_final_checkpoint.model"
-    _touch(tmp_path, "model_latest.model")
-    assert checkpoint_to_continue(tmp_path).name == "model_latest.model"
+@pytest.fixture
+def save(tmp_path: Path, tiny_plans: Callable[[int], Plans]) -> Callable[[str, int], Path]:
+    """Saves a checkpoint of a name after some epochs."""
+    return lambda name, epoch: _save(tmp_path, name, epoch, tiny_plans(2))
+
+
+def _save(folder: Path, name: str, epoch: int, plans: Plans) -> Path:
+    spec, task = UNetSpec.tiny(2)
+    weights = state_dict_to_v1(spec.build(task))
+    info = {
+        "init": ("p", 0, "m", "d", True, 0, True, False, False),
+        "plans": plans_to_v1(plans),
+        "network": describe_network(spec, task),
+    }
+    save_model_file(folder / name, {"epoch": epoch, "state_dict": weights}, info)
+    return folder / name
+
+
+def test_an_unfinished_training_goes_on_from_latest_over_an_old_final(
+    tmp_path: Path, save: Callable[[str, int], Path]
+) -> None:
+    save("model_final_checkpoint.model", 9)
+    assert load_to_continue(tmp_path).epoch == 9
+    save("model_latest.model", 4)
+    assert load_to_continue(tmp_path).epoch == 4
+
+
+def test_a_truncated_latest_is_named_and_the_one_before_it_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, save: Callable[[str, int], Path]
+) -> None:
+    latest = save("model_latest.model", 4)
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    with pytest.raises(DataError, match=r"model_latest\.model cannot be read .* train again"):
+        load_to_continue(tmp_path)
+    save("model_best.model", 3)
+    assert load_to_continue(tmp_path).path.name == "model_best.model"
+    (line,) = caplog.messages
+    assert "model_latest.model cannot be read as a checkpoint" in line
+    assert "going on from model_best.model, after 3 epochs" in line
+
+
+def test_a_save_cut_off_between_its_two_files_leaves_the_old_checkpoint_whole(
+    tmp_path: Path, save: Callable[[str, int], Path]
+) -> None:
+    path = save("model_latest.model", 4)
+    before = load_model_file(path)
+    save_pickle({"network": "of another run"}, information_file(path))
+    after = load_model_file(path)
+    assert after.info == before.info
+    assert len(list(after.build().parameters())) > 0
+
+
+def test_the_file_beside_a_checkpoint_is_what_v1_reads(
+    tmp_path: Path, save: Callable[[str, int], Path]
+) -> None:
+    path = save("model_latest.model", 4)
+    assert list(load_pickle(information_file(path))) == ["init", "plans", "network"]
 
 
 def test_a_missing_checkpoint_is_answered_with_those_that_exist(tmp_path: Path) -> None:

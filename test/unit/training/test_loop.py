@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count, repeat
@@ -12,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nnunetlike.core.errors import DataError, InterruptedRunError, WorkerError
 from nnunetlike.training.hooks import EpochReport, Hook
 from nnunetlike.training.loop import TrainLoop, class_dice, mean_dice
 from nnunetlike.training.objectives import Batch, StepOutput
 from nnunetlike.training.optimizers import PolySGD
+from nnunetlike.training.progress import EpochProgress, SkippedStep
 from nnunetlike.training.recipes import TRAINERS
 from nnunetlike.training.runtime import SingleProcess
 from nnunetlike.training.sources import ArrayBatch
@@ -165,3 +168,132 @@ def test_epoch_100_with_a_dice_of_zero_starts_again(metric: float, restarts: boo
     assert changed == restarts
     assert loop.optimizer.param_groups[0]["momentum"] == (0.95 if restarts else 0.99)
     assert loop.optimizer.param_groups[0]["lr"] == 0.0
+
+
+class Poisoned(Line):
+    """A loss that is NaN in the training steps it is told."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__(torch.tensor([[1, 0, 0]]))
+        self.steps, self.number = steps, 0
+
+    def forward(self, batch: Batch) -> StepOutput:
+        output = super().forward(batch)
+        if self.training:
+            if self.number in self.steps:
+                output.loss = output.loss * math.nan
+            self.number += 1
+        return output
+
+
+def poisoned(objective: Line, precision: str = "fp32", **changes: Any) -> tuple[Any, Any]:
+    recipe = replace(RECIPE, epochs=1, **changes)
+    recorder = Recorder([])
+    optimizer = recipe.optimizer.build(objective.parameters())
+    runtime = SingleProcess(torch.device("cpu"), precision)
+    loop = TrainLoop(recipe, objective, optimizer, runtime, [recorder])
+    batch = {**next(batches()), "case_ids": ["liver_7", "liver_9"]}
+    loop.fit(repeat(batch), repeat(batch))
+    return loop, recorder.calls[-2][1]
+
+
+def test_a_nan_step_is_skipped_and_its_cases_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    plain = PolySGD(lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)
+    objective = Poisoned(1)
+    _, report = poisoned(objective, iterations=3, optimizer=plain)
+    # as two steps without the one between: 0.5, 0.6, 0.68
+    assert float(objective.weight.detach()) == pytest.approx(0.68)
+    assert report.train_loss == pytest.approx((0.25 + 0.16) / 2)
+    assert report.skipped == (SkippedStep(0, 1, ("liver_7", "liver_9")),)
+    assert "epoch 0, step 1: the loss or its gradient is not finite" in caplog.text
+    assert "liver_7, liver_9" in caplog.text
+
+
+def test_after_five_nan_steps_training_goes_on_in_a_wider_type(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loop, report = poisoned(Poisoned(*range(5)), "bf16", iterations=7)
+    assert loop.runtime.precision == "fp32"
+    assert math.isfinite(report.train_loss)
+    assert "training goes on in fp32" in caplog.text
+
+
+def test_nan_in_single_precision_ends_training_with_the_finding() -> None:
+    with pytest.raises(DataError, match=r"5 of 5 recent steps, with cases liver_7 \(5\)") as found:
+        poisoned(Poisoned(*range(9)), iterations=9)
+    assert found.value.exit_code == 3
+
+
+@dataclass
+class LeaveAt(Hook):
+    """Wants to leave after so many steps, and keeps what a checkpoint would."""
+
+    steps: int
+    kept: tuple[TrainState, dict[str, Any]] | None = None
+
+    def reason_to_leave(self) -> str | None:
+        self.steps -= 1
+        return "SIGTERM" if self.steps <= 0 else None
+
+    def on_interrupt(self, loop: TrainLoop, state: TrainState) -> None:
+        self.kept = (state, loop.progress.to_checkpoint())
+
+
+@pytest.mark.parametrize("steps", range(1, 11))
+def test_leaving_after_any_step_and_going_on_is_as_if_nothing_had_happened(steps: int) -> None:
+    def numbered(first: int) -> Iterator[ArrayBatch]:
+        for number in count(first):
+            image = np.full((1, 1, 2, 2), 1 + 0.1 * number, np.float32)
+            yield {"image": image, "label": np.ones((1, 2, 2), np.int16), "case_ids": []}
+
+    def loop_of(objective: Line, hooks: list[Hook]) -> TrainLoop:
+        optimizer = RECIPE.optimizer.build(objective.parameters())
+        runtime = SingleProcess(torch.device("cpu"))
+        return TrainLoop(replace(RECIPE, iterations=3), objective, optimizer, runtime, hooks)
+
+    counts = torch.tensor([[3, 1, 2]])
+    whole = Line(counts)
+    straight = loop_of(whole, []).fit(numbered(0), numbered(0))
+    objective = Line(counts)
+    leave = LeaveAt(steps)
+    first = loop_of(objective, [leave])
+    with pytest.raises(InterruptedRunError, match="SIGTERM in epoch"):
+        first.fit(numbered(0), numbered(0))
+    assert leave.kept is not None
+    state, content = leave.kept
+    again = loop_of(objective, [])
+    again.optimizer.load_state_dict(first.optimizer.state_dict())
+    again.progress = EpochProgress.from_checkpoint(content, torch.device("cpu"))
+    done = again.progress
+    resumed = again.fit(
+        numbered(3 * state.epoch + done.train_steps), numbered(state.epoch + done.val_steps), state
+    )
+    assert resumed == straight
+    assert torch.equal(whole.weight, objective.weight)
+
+
+def test_a_reason_to_end_makes_the_epoch_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    class Enough(Recorder):
+        def reason_to_end(self, state: TrainState) -> str | None:
+            return "enough" if state.epoch == 2 else None
+
+    objective = Line()
+    optimizer = RECIPE.optimizer.build(objective.parameters())
+    hook = Enough([])
+    loop = TrainLoop(RECIPE, objective, optimizer, SingleProcess(torch.device("cpu")), [hook])
+    assert loop.fit(batches(), batches()).epoch == 2
+    assert hook.calls[-1] == ("end", 2)
+    assert caplog.messages == ["training ends after epoch 1: enough"]
+
+
+def test_a_dead_worker_is_an_interruption_only_after_a_signal() -> None:
+    def dying() -> Iterator[ArrayBatch]:
+        yield next(batches())
+        raise WorkerError("died")
+
+    for hooks, error in (([], WorkerError), ([LeaveAt(2)], InterruptedRunError)):
+        objective = Line()
+        optimizer = RECIPE.optimizer.build(objective.parameters())
+        loop = TrainLoop(RECIPE, objective, optimizer, SingleProcess(torch.device("cpu")), hooks)
+        with pytest.raises(error):
+            loop.fit(dying(), batches())

@@ -91,3 +91,42 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     first = torch.rand(3)
     seed_everything(3, deterministic=False)
     assert torch.equal(first, torch.rand(3))
+
+
+def _step(runtime: SingleProcess, factor: float) -> tuple[bool, torch.Tensor]:
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    loss = (weight * torch.tensor(factor)).sum()
+    taken = runtime.step(loss, PolySGD().build([weight]), clip_norm=12.0)
+    return taken, weight.detach()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_no_weight(precision: str, factor: float) -> None:
+    taken, weight = _step(SingleProcess(CPU, precision), factor)
+    assert not taken
+    assert weight.tolist() == [1.0, -2.0]
+
+
+def test_an_overflow_of_the_scaled_loss_is_no_fault_until_the_scale_is_small() -> None:
+    runtime = SingleProcess(CPU, "fp16")
+    assert _step(runtime, 1e35) == (True, pytest.approx(torch.tensor([1.0, -2.0])))
+    assert runtime.state_dict()["amp_grad_scaler"]["scale"] == 2.0**15
+
+
+def test_precision_widens_to_single_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "cpu_has_bfloat16", lambda: True)
+    runtime = SingleProcess(CPU, "fp16")
+    found = []
+    while runtime.widen():
+        found.append(runtime.precision)
+    assert found == ["bf16", "fp32"]
+    assert runtime.state_dict() == {"widened_to": "fp32"}
+
+
+def test_a_wider_type_is_kept_when_training_goes_on() -> None:
+    first = SingleProcess(CPU, "bf16")
+    first.widen()
+    again = SingleProcess(CPU, "bf16")
+    again.load_state_dict(first.state_dict())
+    assert again.precision == "fp32"

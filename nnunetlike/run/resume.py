@@ -1,0 +1,194 @@
+"""What a training starts from: nothing, pretrained weights, or a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.networks.model_files import (
+    FINAL,
+    ModelFile,
+    load_content,
+    load_to_continue,
+    without_module,
+)
+from nnunetlike.networks.pretrained import copy_pretrained
+from nnunetlike.networks.v1_weights import load_v1_state_dict, parameters_in_v1_order
+from nnunetlike.run.fold import Fold
+from nnunetlike.training.loop import TrainLoop
+from nnunetlike.training.progress import EpochProgress, FaultCounter
+from nnunetlike.training.random_states import restore_random_states
+from nnunetlike.training.runtime import Runtime
+from nnunetlike.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What is trained and what it is trained by."""
+
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    state: TrainState
+    progress: EpochProgress
+    """Of the epoch in hand, where training was interrupted in its middle."""
+
+    start: ModelFile | None
+    """Checkpoint to go on from."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network inside the objective."""
+        return self.objective.get_submodule("network")
+
+    def is_finished(self, epochs: int) -> bool:
+        """All epochs are done and the final weights saved."""
+        return (
+            self.start is not None and self.start.path.name == FINAL and self.state.epoch >= epochs
+        )
+
+
+def facts_to_keep(fold: Fold, runtime: Runtime) -> dict[str, Any]:
+    """Return what a checkpoint keeps of its run, for the one that goes on from it."""
+    run, recipe = fold.run, fold.run.recipe
+    return {
+        "seed": run.seed,
+        "deterministic": run.deterministic,
+        "epochs": recipe.epochs,
+        "iterations": recipe.iterations,
+        "val_iterations": recipe.val_iterations,
+        "batch_size": fold.stage.batch_size,
+        "precision": runtime.precision,
+    }
+
+
+def checkpoint_to_go_on_from(fold: Fold) -> ModelFile | None:
+    """Return the checkpoint that `-c` goes on from; None for a run that begins anew.
+
+    Raises:
+        DataError: there is none that can be read.
+    """
+    return load_to_continue(fold.folder) if fold.run.continue_training else None
+
+
+def as_begun(fold: Fold, start: ModelFile | None) -> Fold:
+    """Return the fold with the seed and the determinism that its training began with.
+
+    Raises:
+        UsageError: another seed is asked for.
+    """
+    if start is None:
+        return fold
+    kept: Mapping[str, Any] = start.content.get("run") or {}
+    run = fold.run
+    if "seed" not in kept:
+        logger.info("%s keeps no seed; its batches cannot be repeated exactly", start.path.name)
+        return fold
+    if run.seed_is_asked and run.seed != kept["seed"]:
+        raise UsageError(
+            f"--seed {run.seed}: this training began with seed {kept['seed']} and goes on with it. "
+            "Leave out --seed, or train anew without -c"
+        )
+    deterministic = run.deterministic or bool(kept["deterministic"])
+    return replace(fold, run=replace(run, seed=kept["seed"], deterministic=deterministic))
+
+
+def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
+    """Say where a training that goes on starts, and in what it differs from what it was."""
+    if parts.start is None:
+        return
+    epoch, recipe = parts.state.epoch, fold.run.recipe
+    kept: Mapping[str, Any] = parts.start.content.get("run") or {}
+    logger.info(
+        "continuing after epoch %d%s with %s",
+        epoch - 1,
+        f" and {parts.progress.train_steps} training batches" if parts.progress.train_steps else "",
+        parts.start.path,
+    )
+    before = kept.get("epochs", recipe.epochs)
+    if before != recipe.epochs:
+        rate = recipe.optimizer.rate
+        logger.info(
+            "training now lasts %d epochs instead of %d: the learning rate follows its schedule "
+            "over %d epochs from here on, %.6f in epoch %d instead of %.6f",
+            recipe.epochs,
+            before,
+            recipe.epochs,
+            rate(epoch, recipe.epochs),
+            epoch,
+            rate(epoch, before),
+        )
+    now = facts_to_keep(fold, runtime)
+    other = [
+        f"{key} {kept[key]} -> {now[key]}"
+        for key in ("iterations", "val_iterations", "batch_size", "precision", "deterministic")
+        if key in kept and kept[key] != now[key]
+    ]
+    if other:
+        logger.warning("this run differs from the one it continues: %s", ", ".join(other))
+
+
+def build_parts(fold: Fold, runtime: Runtime, start: ModelFile | None) -> Parts:
+    """Build network, objective and optimizer, with the weights and states they start from.
+
+    Raises:
+        DataError: weights or the optimizer's state do not fit the network.
+    """
+    recipe = fold.run.recipe
+    network = recipe.network.build(fold.network_task)
+    _load_weights(fold, network, start)
+    objective = recipe.objective.build(network, batch_dice=fold.batch_dice).to(runtime.device)
+    optimizer = recipe.optimizer.build(parameters_in_v1_order(network))
+    content = {} if start is None else dict(start.content)
+    if start is not None:
+        try:
+            optimizer.load_state_dict(content["optimizer_state_dict"])
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"{start.path} holds no state of this optimizer ({error}); take its weights with "
+                "-pretrained_weights instead of -c"
+            ) from None
+        runtime.load_state_dict(content)
+    return Parts(
+        objective=objective,
+        optimizer=optimizer,
+        state=TrainState() if start is None else TrainState.from_checkpoint(content),
+        progress=EpochProgress.from_checkpoint(content.get("progress") or {}, runtime.device),
+        start=start,
+    )
+
+
+def resume_loop(loop: TrainLoop, parts: Parts) -> None:
+    """Put a new loop, and the global random generators, to where the checkpoint was saved."""
+    loop.progress = parts.progress
+    if parts.start is None:
+        return
+    content = parts.start.content
+    loop.faults = FaultCounter.from_checkpoint(content.get("faults") or [])
+    if "random_states" in content:
+        restore_random_states(content["random_states"])
+
+
+def _load_weights(fold: Fold, network: nn.Module, start: ModelFile | None) -> None:
+    """Load the weights a run starts from, if it does not start from random ones."""
+    if start is not None:
+        load_v1_state_dict(network, start.state_dict)
+        return
+    path = fold.run.pretrained_weights
+    if path is not None:
+        content = load_content(path)
+        copied = copy_pretrained(network, without_module(content["state_dict"]))
+        logger.info("copied %d tensors from %s", len(copied), path)
+    if list(fold.folder.glob("model_*.model")):
+        logger.warning(
+            "%s holds checkpoints of an earlier training, which will be replaced; stop now and "
+            "use -c if you meant to continue it",
+            fold.folder,
+        )
