@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunetlike.core.errors import DataError
+from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.parallel import process_map
-from nnunetlike.core.serialization import atomic_path, save_pickle_with_twin
+from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle_with_twin
 from nnunetlike.core.typing import FloatArray, Shape3, Spacing3
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.dataset import DatasetSpec
@@ -21,15 +23,23 @@ from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.experiment_planning.planners.common import masks_for_normalization
 from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
-from nnunetlike.plans.v1 import fingerprint_to_v1, intensities_to_v1
+from nnunetlike.plans.v1 import fingerprint_from_v1, fingerprint_to_v1, intensities_to_v1
 from nnunetlike.preprocessing.cropping import Cropped
 from nnunetlike.preprocessing.intensities import foreground_sample, intensity_statistics
-from nnunetlike.preprocessing.pipeline import load_cropped, remove_cases, stacked
+from nnunetlike.preprocessing.journal import NEW, remove_leftovers
+from nnunetlike.preprocessing.pipeline import (
+    load_cropped,
+    remove_cases,
+    report_reasons,
+    stacked,
+)
 from nnunetlike.preprocessing.preprocessor import read_and_crop
 
 logger = logging.getLogger(__name__)
 
 LABELS_FOLDER = "gt_segmentations"
+MEMORY_FACTOR = 10
+"""Memory that cropping takes, per byte of a case's files unpacked (measured)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +53,13 @@ class _CaseFacts:
     """Foreground intensities of each channel; empty unless a modality is CT."""
 
     statistics: tuple[IntensityStatistics, ...]
-    was_cropped: bool
 
 
 def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerprint:
     """Crop every training case and return what planning needs to know of the data set.
 
-    A case whose cropped files are newer than its raw ones is not cropped again. Statistics are
-    always made anew.
+    A case whose cropped files are whole and newer than its raw ones is not cropped again; others
+    are named with the reason. Intensities are measured again unless nothing has changed at all.
 
     Args:
         raw: raw task folder with dataset.json, imagesTr and labelsTr.
@@ -59,25 +68,34 @@ def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerpr
         processes: number of worker processes.
 
     Raises:
-        DataError: files are missing (all are named), unreadable, or do not fit together.
+        DataError: files are missing, unreadable, or do not fit together; all cases are named.
     """
     dataset = DatasetSpec.load(raw / "dataset.json")
     files = training_files(dataset, raw)
     store = CaseStore(cropped)
     (cropped / LABELS_FOLDER).mkdir(parents=True, exist_ok=True)
     _remove_others(store, files)
+    to_crop = {
+        case.case_id: reason for case in files if (reason := _why_crop(case, store)) is not None
+    }
+    report_reasons("cropping", to_crop, len(files))
+    remove_leftovers(store, to_crop)
+    known = None if to_crop else _known_intensities(dataset, store, files)
     facts = process_map(
-        partial(_case_facts, store=store, with_intensities=_has_ct(dataset.modalities)),
+        partial(
+            _case_facts,
+            store=store,
+            to_crop=frozenset(to_crop),
+            with_intensities=_has_ct(dataset.modalities) and known is None,
+        ),
         files,
-        processes=processes,
+        processes=processes if to_crop or known is None else 0,
         name=_case_id,
-        title="cropping",
+        title="cropping" if to_crop else "measuring",
+        cost=_memory,
     )
-    kept = sum(not found.was_cropped for found in facts)
-    if kept:
-        logger.info("%d cases were cropped before and have not changed since", kept)
     found = dict(zip((case.case_id for case in files), facts, strict=True))
-    fingerprint = _fingerprint(dataset, found)
+    fingerprint = _fingerprint(dataset, found, known)
     _note_masks(store, fingerprint)
     shutil.copyfile(raw / "dataset.json", cropped / "dataset.json")
     save_fingerprint(fingerprint, cropped)
@@ -145,11 +163,17 @@ def _has_ct(modalities: Mapping[int, str]) -> bool:
     return any(name in ("CT", "ct") for name in modalities.values())
 
 
-def _case_facts(case: CaseFiles, *, store: CaseStore, with_intensities: bool) -> _CaseFacts:
+def _memory(case: CaseFiles) -> float:
+    files = (*case.images, *([] if case.label is None else [case.label]))
+    return MEMORY_FACTOR * sum(map(unpacked_size, files))
+
+
+def _case_facts(
+    case: CaseFiles, *, store: CaseStore, to_crop: frozenset[str], with_intensities: bool
+) -> _CaseFacts:
     """Crop a case, or read what was cropped, and measure it."""
-    is_current = _is_current(case, store)
     cropped: Cropped | None = None
-    if not is_current:
+    if case.case_id in to_crop:
         cropped, record = _crop(case, store)
     elif with_intensities:
         cropped, record = load_cropped(store, case.case_id)
@@ -164,7 +188,6 @@ def _case_facts(case: CaseFiles, *, store: CaseStore, with_intensities: bool) ->
         size_reduction=record.size_reduction,
         samples=samples,
         statistics=tuple(intensity_statistics(sample) for sample in samples),
-        was_cropped=not is_current,
     )
 
 
@@ -178,28 +201,59 @@ def _crop(case: CaseFiles, store: CaseStore) -> tuple[Cropped, CaseRecord]:
     return cropped, record
 
 
-def _is_current(case: CaseFiles, store: CaseStore) -> bool:
-    """Tell whether a case was cropped from these very files and they have not changed since."""
-    if not store.holds(case.case_id):
-        return False
+def _why_crop(case: CaseFiles, store: CaseStore) -> str | None:
+    """Return why a case is cropped, or None if it was and its files have not changed since."""
+    packed, properties = (store.folder / f"{case.case_id}{end}" for end in (".npz", ".pkl"))
+    label = store.folder / LABELS_FOLDER / Path(str(case.label)).name
+    if not (packed.exists() or properties.exists()):
+        return NEW
+    for path in (packed, properties, label):
+        if not path.is_file():
+            return f"{path.name} is missing"
+    if not zipfile.is_zipfile(packed):  # its end is missing
+        return f"{packed.name} is truncated"
+    if damage(properties):
+        return f"{properties.name} {damage(properties)}"
     record = store.record(case.case_id)
     if record.image_files != tuple(map(str, case.images)) or record.label_file != str(case.label):
-        return False
-    made = min(
-        (store.folder / f"{case.case_id}{end}").stat().st_mtime_ns for end in (".npz", ".pkl")
-    )
+        return "it was cropped from other files"
+    made = min(path.stat().st_mtime_ns for path in (packed, properties))
     sources = [path.stat() for path in (*case.images, case.label) if path is not None]
-    label = store.folder / LABELS_FOLDER / f"{Path(str(case.label)).name}"
-    return label.is_file() and made > max(max(s.st_mtime_ns, s.st_ctime_ns) for s in sources)
+    if made <= max(max(s.st_mtime_ns, s.st_ctime_ns) for s in sources):
+        return "image or label have changed"
+    return None
 
 
-def _fingerprint(dataset: DatasetSpec, facts: Mapping[str, _CaseFacts]) -> Fingerprint:
+def _known_intensities(
+    dataset: DatasetSpec, store: CaseStore, files: Sequence[CaseFiles]
+) -> Mapping[int, ChannelIntensities] | None:
+    """Return the intensities of an earlier run, or None unless they are of these very cases."""
+    saved = store.folder / "dataset_properties.pkl"
+    if damage(saved) is not None:
+        return None
+    fingerprint = fingerprint_from_v1(load_pickle(saved))
+    packed = [store.folder / f"{case.case_id}.npz" for case in files]
+    same = (
+        set(fingerprint.size_reductions) == {case.case_id for case in files}
+        and dict(fingerprint.modalities) == dict(dataset.modalities)
+        and saved.stat().st_mtime_ns > max(path.stat().st_mtime_ns for path in packed)
+    )
+    return fingerprint.intensities if same else None
+
+
+def _fingerprint(
+    dataset: DatasetSpec,
+    facts: Mapping[str, _CaseFacts],
+    known: Mapping[int, ChannelIntensities] | None,
+) -> Fingerprint:
+    if known is None and _has_ct(dataset.modalities):
+        known = _intensities(dataset, facts)
     return Fingerprint(
         sizes=tuple(found.size for found in facts.values()),
         spacings=tuple(found.spacing for found in facts.values()),
         classes=tuple(dataset.labels.foreground),
         modalities=dataset.modalities,
-        intensities=_intensities(dataset, facts) if _has_ct(dataset.modalities) else None,
+        intensities=known if _has_ct(dataset.modalities) else None,
         size_reductions={case_id: found.size_reduction for case_id, found in facts.items()},
     )
 

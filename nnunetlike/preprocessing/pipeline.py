@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing.cropping import Cropped
+from nnunetlike.preprocessing.journal import NEW, Journal, remove_leftovers
 from nnunetlike.preprocessing.preprocessor import Preprocessor
 
 logger = logging.getLogger(__name__)
+MEMORY_FACTOR = 4
+"""Memory that preprocessing takes, per byte of the arrays that go in and come out (measured)."""
 
 
 def preprocess_dataset(
@@ -30,7 +36,8 @@ def preprocess_dataset(
 ) -> None:
     """Write every case at every stage below `output` (`nnUNetData_plans_v2.1_stage0`, ...).
 
-    Cases of an earlier run are written anew; those that are not in `case_ids` are removed, since
+    Cases that an earlier run made of the same cropped cases by the same plans are left as they are;
+    others are made, each named with the reason. Cases that are not in `case_ids` are removed, since
     training takes what it finds.
 
     Args:
@@ -41,17 +48,39 @@ def preprocess_dataset(
         processes: number of worker processes by stage.
 
     Raises:
-        NnunetlikeError: a case failed; its name is in front of the message.
+        NnunetlikeError: cases failed; all are named, and the others are done.
     """
     for stage in plans.stages:
         target = CaseStore(output / plans.stage_folder(stage))
+        preprocessor = Preprocessor(plans, stage)
+        journal = Journal(cropped, target, preprocessor.recipe)
         remove_cases(target, set(target.case_ids()) - set(case_ids))
+        to_make = journal.to_make(case_ids)
+        report_reasons(target.folder.name, to_make, len(case_ids))
+        remove_leftovers(target, to_make)
+        step = _CaseAtStage(preprocessor, cropped, target, journal)
         process_map(
-            _CaseAtStage(Preprocessor(plans, stage), cropped, target),
-            list(case_ids),
+            step,
+            list(to_make),
             processes=processes(stage),
-            title=f"preprocessing {target.folder.name}",
+            title=f"preprocessing {target.folder.name}" if to_make else "",
+            cost=step.memory,
         )
+
+
+def report_reasons(what: str, to_make: Mapping[str, str], cases: int) -> None:
+    """Say how many cases stand as they are and why others are made again, by name."""
+    if len(to_make) < cases:
+        logger.info(
+            "%s: %d of %d cases are there and have not changed since", what, cases - len(to_make),
+            cases,
+        )  # fmt: skip
+    by_reason = defaultdict(list)
+    for case_id, reason in to_make.items():
+        by_reason[reason].append(case_id)
+    for reason, case_ids in by_reason.items():
+        if reason != NEW:
+            logger.info("%s: made again, since %s: %s", what, reason, ", ".join(case_ids))
 
 
 def remove_cases(store: CaseStore, case_ids: set[str]) -> None:
@@ -87,8 +116,18 @@ class _CaseAtStage:
     preprocessor: Preprocessor
     source: CaseStore
     target: CaseStore
+    journal: Journal
+
+    def memory(self, case_id: str) -> float:
+        """Return about how many bytes a call takes."""
+        size = unpacked_size(self.source.folder / f"{case_id}.npz")
+        plans, spacing = self.preprocessor.plans, self.source.record(case_id).original_spacing
+        a, b, c = (spacing[axis] for axis in plans.transpose_forward)
+        finer = prod((a, b, c)) / prod(self.preprocessor.target_spacing((a, b, c)))
+        return MEMORY_FACTOR * size * (1 + finer)
 
     def __call__(self, case_id: str) -> None:
         prepared = self.preprocessor.apply(*load_cropped(self.source, case_id))
         (self.target.folder / f"{case_id}.npy").unlink(missing_ok=True)
         self.target.write(case_id, stacked(prepared.image, prepared.label), prepared.record)
+        self.journal.add(case_id)

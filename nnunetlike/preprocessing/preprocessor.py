@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from nnunetlike.core.errors import DataError, PlanError, ShapeError
+from nnunetlike.core.serialization import to_plain
 from nnunetlike.core.typing import FloatArray, LabelMap, Shape3, Spacing3
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.imageio import format_of
@@ -24,6 +27,9 @@ KEEPS_THROUGH_PLANE = {"GenericPreprocessor": False, "PreprocessorFor2D": True}
 CLIPPED = {"CT", "CT2"}
 """Schemes that keep a small part of the range, so that rounding while resampling counts for more:
 their images are resampled in double precision."""
+
+RECIPE_VERSION = 1
+"""Raised when the same plans lead to other preprocessed cases than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,26 @@ class Preprocessor:
         if KEEPS_THROUGH_PLANE[self.plans.preprocessor_name]:
             return spacing[0], second, third
         return first, second, third
+
+    @property
+    def recipe(self) -> str:
+        """A hash of all in the plans that decides what `apply` returns.
+
+        Patch sizes and the like are not among it: a plan that differs in those only asks for the
+        same preprocessed cases.
+        """
+        plans, intensities = self.plans, self.plans.fingerprint.intensities
+        decisive = (
+            RECIPE_VERSION,
+            plans.preprocessor_name,
+            plans.transpose_forward,
+            self.stage_plan.spacing,
+            sorted(plans.normalization_schemes.items()),
+            sorted(plans.use_mask_for_norm.items()),
+            plans.classes,
+            [(k, asdict(v.overall)) for k, v in sorted((intensities or {}).items())],
+        )
+        return hashlib.sha256(json.dumps(to_plain(decisive)).encode()).hexdigest()
 
     def apply(
         self, cropped: Cropped, record: CaseRecord, *, sample_classes: bool = True

@@ -56,6 +56,19 @@ class CommandParser(argparse.ArgumentParser):
         super().error(message)
 
 
+def process_count(text: str) -> int:
+    """Return a number of worker processes; 0 means to work in this process.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not a number of 0 or more.
+    """
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of processes: give 0 (work in this process) or more"
+        )
+    return int(text)
+
+
 def _normal(option: str) -> str:
     return option.lstrip("-").replace("-", "_")
 

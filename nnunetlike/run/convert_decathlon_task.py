@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.dataset_conversion.decathlon import convert_task
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
 def build_parser() -> CommandParser:
@@ -22,7 +22,9 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "-i", required=True, type=Path, metavar="FOLDER", help="the task, such as Task03_Liver"
     )
-    parser.add_argument("-p", type=int, default=default_processes(), help="worker processes")
+    parser.add_argument(
+        "-p", type=process_count, default=default_processes(), help="worker processes, 0: none"
+    )
     parser.add_argument(
         "-output_task_id",
         type=_task_id,

@@ -18,7 +18,7 @@ from nnunetlike.core.paths import (
     task_name,
 )
 from nnunetlike.postprocessing.consolidate import REFERENCES, Consolidated, consolidate
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
 def build_parser() -> CommandParser:
@@ -38,7 +38,10 @@ def build_parser() -> CommandParser:
         "-f", nargs="+", metavar="FOLD", help="folds to take; all that have predictions if omitted"
     )
     parser.add_argument(
-        "-num_processes", type=int, default=default_processes(), help="worker processes"
+        "-num_processes",
+        type=process_count,
+        default=default_processes(),
+        help="worker processes, 0: none",
     )
     return parser
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.evaluation.evaluator import evaluate_folder
 from nnunetlike.evaluation.summary import Summary
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 COLUMNS = ("Dice", "Jaccard", "Precision", "Recall", "Hausdorff Distance 95")
 
@@ -31,7 +31,10 @@ def build_parser() -> CommandParser:
         "--advanced", action="store_true", help="also compute the Hausdorff Distance 95, in mm"
     )
     parser.add_argument(
-        "-num_processes", type=int, default=default_processes(), help="worker processes"
+        "-num_processes",
+        type=process_count,
+        default=default_processes(),
+        help="worker processes, 0: none",
     )
     return parser
 

@@ -36,7 +36,7 @@ from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 FOLDS = 5
 
@@ -77,11 +77,14 @@ def build_parser() -> CommandParser:
     parser.add_argument("-no_pp", action="store_true", help="plan only, do not preprocess")
     processes = default_processes()
     parser.add_argument(
-        "-tl", type=_positive, default=processes, help="processes for the low resolution"
+        "-tl",
+        type=process_count,
+        default=processes,
+        help="processes for the low resolution; 0 works in this one",
     )
     parser.add_argument(
         "-tf",
-        type=_positive,
+        type=process_count,
         default=processes,
         help="processes for cropping, the full resolution and 2D",
     )
@@ -129,12 +132,6 @@ def _verify(tasks: Sequence[_Task], *, processes: int) -> None:
         examinations.append(examine_task(task.raw, processes=processes))
         print(report_text(examinations[-1]))
     refuse(examinations)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
-    return int(text)
 
 
 def _planner_3d(args: argparse.Namespace) -> Planner | None:
@@ -355,7 +352,7 @@ def _preprocess(
         processes=lambda stage: args.tf if stage == last else args.tl,
     )
     folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
-    print(f"{task.name}: wrote {len(fingerprint.sizes)} cases to {folders}")
+    print(f"{task.name}: {len(fingerprint.sizes)} cases are in {folders}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from nnunetlike.data.imageio import ending_in, format_of
 from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation.evaluator import score_case
 from nnunetlike.evaluation.overlay import Overlay, save_overlay
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,10 @@ def build_parser() -> CommandParser:
     parser.add_argument("-t", required=True, help="task name or number")
     parser.add_argument("-o", required=True, type=Path, help="folder for the pictures")
     parser.add_argument(
-        "-num_processes", type=int, default=default_processes(), help="worker processes"
+        "-num_processes",
+        type=process_count,
+        default=default_processes(),
+        help="worker processes, 0: none",
     )
     parser.add_argument("-modality_idx", type=int, default=0, help="channel to show")
     parser.add_argument("--use_raw", action="store_true", help="show the raw data")

@@ -16,7 +16,7 @@ from nnunetlike.data.doctor.relabel import parse_map
 from nnunetlike.data.doctor.repair import copy_folder, repair_task
 from nnunetlike.data.doctor.report import EXAMPLES, report_json, report_text
 from nnunetlike.data.doctor.treatment import Orders
-from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
 def build_parser() -> CommandParser:
@@ -55,7 +55,9 @@ def build_parser() -> CommandParser:
         metavar="OLD:NEW,…",
         help="with --fix: new values for labels, such as 255:1,7:2; new ones are declared",
     )
-    parser.add_argument("-p", type=int, default=default_processes(), help="worker processes")
+    parser.add_argument(
+        "-p", type=process_count, default=default_processes(), help="worker processes, 0: none"
+    )
     parser.add_argument(
         "--all", action="store_true", help=f"list all files, not {EXAMPLES} for each complaint"
     )
