@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nnunetlike/__init__.py").r
 
 COMMANDS = {
     "nnUNet_convert_decathlon_task": "convert_decathlon_task",
+    "nnUNet_convert_png_task": "convert_png_task",
     "nnUNet_plan_and_preprocess": "plan_and_preprocess",
     "nnUNet_verify_dataset": "verify_dataset",
     "nnUNet_train": "run_training",
@@ -34,7 +35,7 @@ setup(
     # Lower bounds only: installing must never replace the torch a user has.
     install_requires=[
         "torch>=2.4",
-        "batchgenerators>=0.25",
+        "threadpoolctl>=3.1",
         "SimpleITK>=2.3",
         "nibabel>=5.0",
         "scikit-image>=0.22",

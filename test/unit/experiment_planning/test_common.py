@@ -9,6 +9,7 @@ from nnunetlike.experiment_planning.planners.common import (
     coarser_spacing,
     coarsest_first,
     inverse_axes,
+    is_flat,
     isotropic_patch,
     masks_for_normalization,
     median_shape,
@@ -66,10 +67,10 @@ def test_an_isotropic_target_is_the_median() -> None:
 
 def test_images_are_2d_when_all_are_one_voxel_thick_along_one_axis() -> None:
     spacings = [(999.0, 1.0, 1.0)] * 2
-    assert common.is_flat(fingerprint([(1, 30, 40), (1, 20, 50)], spacings))
-    assert common.is_flat(fingerprint([(30, 1, 40), (20, 1, 50)], spacings))
-    assert not common.is_flat(fingerprint([(1, 30, 40), (2, 20, 50)], spacings))
-    assert not common.is_flat(fingerprint([(1, 30, 40), (20, 1, 50)], spacings))
+    assert is_flat(fingerprint([(1, 30, 40), (1, 20, 50)], spacings))
+    assert is_flat(fingerprint([(30, 1, 40), (20, 1, 50)], spacings))
+    assert not is_flat(fingerprint([(1, 30, 40), (2, 20, 50)], spacings))
+    assert not is_flat(fingerprint([(1, 30, 40), (20, 1, 50)], spacings))
 
 
 def test_a_coarse_short_axis_gets_its_tenth_percentile() -> None:
