@@ -5,6 +5,7 @@ Arrays are (D, H, W).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from nnunetlike.core.errors import DataError
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.doctor.complaint import (
     ALL_ZERO,
@@ -35,6 +37,10 @@ from nnunetlike.data.doctor.grids import compare, orientation
 from nnunetlike.data.doctor.layout import CaseOnDisk, short
 from nnunetlike.data.geometry import Geometry
 from nnunetlike.data.imageio import LABEL_ROUNDING, format_of
+
+MEMORY_FACTOR = 20
+"""Memory that a case takes, per byte of its largest file unpacked: a mask of one byte per voxel is
+held as single-precision numbers, a copy of the finite ones and a sorted copy of these."""
 
 HISTOGRAM_SHOWN = 12
 """Most values of a label histogram that are printed; anti-aliased masks have thousands."""
@@ -66,12 +72,14 @@ class Examined:
     """Where the axes x, y, z of the first image point, such as `LPS`."""
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What the reading of a file gave."""
+@dataclass(frozen=True, kw_only=True)
+class _SeenImage:
+    """What the reading of an image file gave; its voxels are not kept."""
 
-    voxels: FloatArray
+    path: Path
     grid: Geometry
+    channels: int
+    is_zero: bool
 
 
 def examine_case(case: CaseOnDisk, *, labels: Sequence[int], channels: int) -> Examined:
@@ -84,32 +92,31 @@ def examine_case(case: CaseOnDisk, *, labels: Sequence[int], channels: int) -> E
     """
     complaints: list[Complaint] = []
     images = [
-        (path, seen)
+        _SeenImage(path=path, grid=grid, channels=len(voxels), is_zero=not np.any(voxels))
         for path in case.images
         if path is not None
-        for seen in _look(case, path, NOT_FINITE, complaints)
+        for voxels, grid in _look(case, path, NOT_FINITE, complaints)
     ]
-    complaints += _zero_images(case, [(path, seen.voxels) for path, seen in images])
-    complaints += _wrong_channels(case, [len(seen.voxels) for _, seen in images], channels)
+    complaints += [*_zero_images(case, images), *_wrong_channels(case, images, channels)]
     histogram = None
-    grids = [(path, seen.grid) for path, seen in images]
+    grids = [(image.path, image.grid) for image in images]
     if case.label is not None:
-        for seen in _look(case, case.label, LABEL_NOT_FINITE, complaints):
-            grids.append((case.label, seen.grid))
-            histogram, wrong = _examine_label(seen.voxels, labels)
+        for voxels, grid in _look(case, case.label, LABEL_NOT_FINITE, complaints):
+            grids.append((case.label, grid))
+            histogram, wrong = _examine_label(voxels, labels)
             complaints += (_of(case, kind, case.label, f, e) for kind, f, e in wrong)
-    for path, grid in grids[1:]:
-        difference = compare(grid, grids[0][1])
-        if difference is not None:
-            kind, found, expected = difference
-            expected += f" as {short(grids[0][0])}"
-            complaints.append(_of(case, kind, path, found, expected))
+    complaints += _different_grids(case, grids)
     return Examined(
         case=case,
         complaints=tuple(complaints),
         histogram=histogram,
-        orientation=orientation(images[0][1].grid.direction) if images else None,
+        orientation=orientation(images[0].grid.direction) if images else None,
     )
+
+
+def memory_needed(case: CaseOnDisk) -> float:
+    """Return about how many bytes it takes to examine or mend a case."""
+    return MEMORY_FACTOR * max(map(unpacked_size, case.files), default=0)
 
 
 def read_label_voxels(path: Path) -> tuple[Any, Geometry]:
@@ -132,7 +139,7 @@ def _of(case: CaseOnDisk, kind: Kind, path: Path, found: str, expected: str) -> 
 
 def _look(
     case: CaseOnDisk, path: Path, not_finite: Kind, complaints: list[Complaint]
-) -> Iterator[_Seen]:
+) -> Iterator[tuple[Any, Geometry]]:
     """Yield what a file holds if it can be read; add complaints if not, or if it is not finite."""
     try:
         if path == case.label:
@@ -141,14 +148,14 @@ def _look(
             voxels, grid = format_of(path).read([path])
         wrong = _not_finite(path, voxels)
     except DataError as error:
-        reason = str(error).removeprefix(str(path)).lstrip(": ")
+        reason = str(error).replace(f"{path}: ", "").replace(f"{path} ", "a file that ", 1)
         complaints.append(_of(case, UNREADABLE, path, reason, "a readable file"))
         return
     if wrong:
         complaints.append(
             _of(case, not_finite, path, f"{wrong} of {voxels.size} voxels not finite", "none")
         )
-    yield _Seen(voxels, grid)
+    yield voxels, grid
 
 
 def _not_finite(path: Path, voxels: FloatArray) -> int:
@@ -164,29 +171,40 @@ def _not_finite(path: Path, voxels: FloatArray) -> int:
     if path.name.endswith((".nii", ".nii.gz")):
         try:
             stored: Any = nibabel.load(path)
-        except (ImageFileError, HeaderDataError) as error:
+            if stored.get_data_dtype().kind != "f":
+                return 0
+            found = np.asanyarray(stored.dataobj)
+        except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
-        if stored.get_data_dtype().kind != "f":
-            return 0
-        found = np.asanyarray(stored.dataobj)
     return int(found.size - np.isfinite(found).sum())
 
 
-def _zero_images(
-    case: CaseOnDisk, images: Sequence[tuple[Path, FloatArray]]
-) -> Iterator[Complaint]:
+def _zero_images(case: CaseOnDisk, images: Sequence[_SeenImage]) -> Iterator[Complaint]:
     """Yield a complaint for each channel that is zero everywhere; an error if all are."""
-    zero = [path for path, voxels in images if not np.any(voxels)]
+    zero = [image.path for image in images if image.is_zero]
     kind = ALL_ZERO if len(zero) == len(case.images) else ZERO_CHANNEL
     for path in zero:
         yield _of(case, kind, path, "0 in every voxel", "an image")
 
 
-def _wrong_channels(case: CaseOnDisk, found: Sequence[int], channels: int) -> Iterator[Complaint]:
+def _wrong_channels(
+    case: CaseOnDisk, images: Sequence[_SeenImage], channels: int
+) -> Iterator[Complaint]:
     """Yield a complaint if the images, all of them read, have too many or too few channels."""
-    first = case.images[0]
-    if first is not None and len(found) == len(case.images) and sum(found) != channels:
-        yield _of(case, WRONG_CHANNELS, first, f"{sum(found)} channels", f"{channels}")
+    found = sum(image.channels for image in images)
+    if images and len(images) == len(case.images) and found != channels:
+        yield _of(case, WRONG_CHANNELS, images[0].path, f"{found} channels", f"{channels}")
+
+
+def _different_grids(
+    case: CaseOnDisk, grids: Sequence[tuple[Path, Geometry]]
+) -> Iterator[Complaint]:
+    """Yield a complaint for each file that does not lie on the grid of the first one."""
+    for path, grid in grids[1:]:
+        difference = compare(grid, grids[0][1])
+        if difference is not None:
+            kind, found, expected = difference
+            yield _of(case, kind, path, found, f"{expected} as {short(grids[0][0])}")
 
 
 def _examine_label(

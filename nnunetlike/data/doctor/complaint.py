@@ -78,6 +78,12 @@ DUPLICATE = Kind(
     title="cases that dataset.json lists more than once",
     cure="{fix} lists each once",
 )
+DUPLICATE_TEST = Kind(
+    name="duplicate_test_case",
+    severity="warning",
+    title="test cases that dataset.json lists more than once",
+    cure="nothing depends on it; {fix} lists each once",
+)
 GAPPED_LABELS = Kind(
     name="gapped_labels",
     severity="error",

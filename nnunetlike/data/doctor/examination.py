@@ -13,7 +13,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json
 from nnunetlike.data.dataset import DatasetSpec
-from nnunetlike.data.doctor.case import Examined, examine_case
+from nnunetlike.data.doctor.case import Examined, examine_case, memory_needed
 from nnunetlike.data.doctor.complaint import (
     ABSENT_LABEL,
     LEAVE_OUT,
@@ -86,6 +86,7 @@ def examine_task(folder: Path, *, processes: int) -> Examination:
         processes=processes,
         name=_case_id,
         title="verifying",
+        cost=memory_needed,
     )
     complaints = [
         *layout.complaints,

@@ -16,6 +16,7 @@ from nnunetlike.data.doctor.complaint import (
     CHANNEL_IN_ID,
     DESCRIPTION,
     DUPLICATE,
+    DUPLICATE_TEST,
     GAPPED_LABELS,
     MISSING_FOLDER,
     MISSING_IMAGE,
@@ -158,11 +159,14 @@ def _description(spec: DatasetSpec) -> Iterator[Complaint]:
             found="no case under 'training'",
             expected="at least one",
         )
-    for what, ids in (("training", spec.training), ("test", spec.test)):
+    for kind, what, ids in (
+        (DUPLICATE, "training", spec.training),
+        (DUPLICATE_TEST, "test", spec.test),
+    ):
         for case_id, times in Counter(ids).items():
             if times > 1:
                 yield Complaint(
-                    kind=DUPLICATE,
+                    kind=kind,
                     file=DATASET_JSON,
                     case_id=case_id,
                     found=f"{case_id} {times} times under {what!r}",

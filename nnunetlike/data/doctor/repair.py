@@ -5,6 +5,7 @@ The task itself is only read.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import atomic_folder
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import load_json, save_json
+from nnunetlike.data.doctor.case import memory_needed
 from nnunetlike.data.doctor.complaint import (
     DESCRIPTION,
     SURPLUS_CHANNEL,
@@ -54,8 +56,7 @@ def copy_folder(out: Path, task: str) -> Path:
     Raises:
         UsageError: the folder exists and is not empty.
     """
-    named = out.name.startswith(("Task", "Dataset")) and "_" in out.name
-    target = out if named else out / task
+    target = out if re.fullmatch(r"(Task|Dataset)\d+_.+", out.name) else out / task
     for folder in {out, target}:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"{folder} exists and is not empty; give a new folder with --fix")
@@ -103,6 +104,7 @@ def repair_task(examination: Examination, out: Path, *, orders: Orders, processe
             processes=processes,
             name=_case_id,
             title="copying",
+            cost=_memory,
         )
         done += [text for texts in changes for text in texts]
         done += _copy_unlisted_tests(examination, folder)
@@ -211,6 +213,10 @@ def _labels(old: Mapping[str, Any], relabelling: Relabelling) -> dict[str, Any]:
     if all(str(key).lstrip("-").isdigit() for key in old):
         return {str(value): name for value, name in relabelling.names.items()}
     return {name: value for value, name in relabelling.names.items()}
+
+
+def _memory(treatment: Treatment) -> float:
+    return memory_needed(treatment.case)
 
 
 def _case_id(treatment: Treatment) -> str:

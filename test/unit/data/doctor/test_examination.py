@@ -253,6 +253,12 @@ def test_a_case_listed_twice_is_an_error(task: Any) -> None:
     ]
 
 
+def test_a_test_case_listed_twice_is_a_warning(task: Any) -> None:
+    task.describe(test=["imagesTs/t.nii.gz", "imagesTs/t.nii.gz"])
+    (warning,) = task.examine().complaints
+    assert warning.kind.severity == "warning" and warning.case_id == "t"
+
+
 def test_a_wrong_num_training_is_a_warning(task: Any) -> None:
     task.describe(numTraining=7)
     (warning,) = task.examine().complaints
@@ -271,7 +277,7 @@ def test_what_is_no_image_is_an_error_like_others(task: Any) -> None:
     (task.folder / "imagesTr" / "a_0000.nii.gz").write_bytes(b"not an image")
     task.image("imagesTr/zebra_0000")
     found = task.found()
-    assert "imagesTr/a_0000.nii.gz: found cannot be read" in found["unreadable"][0]
+    assert "imagesTr/a_0000.nii.gz: found a file that cannot be read" in found["unreadable"][0]
     assert len(found["unlisted_file"]) == 1
 
 
