@@ -60,6 +60,8 @@ def _explained_os_error(error: OSError) -> NnunetlikeError | None:
             f"permission denied: {where}. Change its permissions, or choose another folder "
             "(nnUNet_env shows which folders are writable)"
         )
+    if error.errno == errno.EFBIG:
+        return ResourceError(f"the file may not grow further: {where}. Look at ulimit -f")
     if error.errno in TOO_MANY_FILES:
         return ResourceError(
             f"too many open files: {where}. Raise the limit with ulimit -n, or use fewer processes"

@@ -92,23 +92,6 @@ class CaseStore:
         packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
         return target.is_file() and target.stat().st_mtime_ns >= packed.stat().st_mtime_ns
 
-    def unpacked_bytes(self, case_id: str) -> int:
-        """Return the size that `ID.npy` has or will have, read from the table of `ID.npz`.
-
-        Raises:
-            DataError: `ID.npz` is missing or damaged.
-        """
-        path = self.folder / f"{case_id}.npz"
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.getinfo("data.npy").file_size
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist") from None
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise DataError(
-                f"{path} cannot be read ({error}); delete it and run the step that made it again"
-            ) from None
-
     def unpack(self, case_id: str) -> None:
         """Write `ID.npy` beside `ID.npz` unless a current one is there."""
         if self.is_unpacked(case_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import NnunetlikeError, UsageError, WorkerError
 from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.parallel import (
@@ -25,7 +27,7 @@ from nnunetlike.core.parallel import (
     named,
     summed_up,
 )
-from nnunetlike.core.resources import available_cores
+from nnunetlike.core.resources import available_cores, disk_space, in_words
 from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.record import CaseRecord
@@ -42,11 +44,15 @@ from nnunetlike.inference.export import (
 from nnunetlike.inference.fallback import predict_image
 from nnunetlike.inference.model_bundle import ModelBundle
 from nnunetlike.inference.strategies import Request
+from nnunetlike.plans.plans import Plans
 from nnunetlike.postprocessing.determine import load_postprocessing
 from nnunetlike.preprocessing.label_export import resampled_argmax
 
 logger = logging.getLogger(__name__)
 Mode = Literal["normal", "fast", "fastest"]
+SMALLEST_SHARE = 0.1
+"""Compressed over plain bytes of probabilities that are nearly all 0 or 1."""
+
 PREPARE_FACTOR = 12
 """Memory that reading, cropping and resampling a case takes, per byte of its files unpacked."""
 
@@ -110,7 +116,8 @@ def predict_folder(
         UsageError: both folders are one.
         DataError: inputs are missing, or some cases failed; the others are written then.
         WorkerError: a case's worker process died twice; the others are written.
-        ResourceError: the disk is full, or a device's memory does not suffice for a case.
+        ResourceError: the disk is full or has no room for probabilities, or a device's memory does
+            not suffice for a case.
     """
     begin = time.time()
     if output.resolve() == images.resolve():
@@ -123,6 +130,8 @@ def predict_folder(
     todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
+    if settings.save_npz:
+        require_room_for_probabilities(bundle.plans, len(todo), output)
     errors = _predict_cases(bundle, todo, destinations, settings)
     for case in [c for c in todo if isinstance(errors.get(c.case_id), WorkerError)]:
         error = errors.pop(case.case_id)
@@ -133,6 +142,31 @@ def predict_folder(
     if errors:
         raise summed_up(errors, len(todo))
     return [destinations[case.case_id].path for case in todo]
+
+
+def require_room_for_probabilities(plans: Plans, cases: int, output: Path) -> None:
+    """Say what the probabilities of so many cases take at most on disk.
+
+    The sizes of the training cases stand for those of the cases to predict.
+
+    Raises:
+        ResourceError: the disk has no room for them even if they compress well.
+    """
+    voxels = float(np.mean([math.prod(size) for size in plans.fingerprint.sizes]))
+    most = cases * voxels * plans.num_classes * np.dtype(np.float16).itemsize
+    free = disk_space(output).free
+    logger.info(
+        "probabilities of %d cases take at most about %s, often a tenth of it; %s are free",
+        cases,
+        in_words(most),
+        in_words(free),
+    )
+    require_space(
+        output,
+        SMALLEST_SHARE * most,
+        f"writing the probabilities of {cases} cases",
+        "predict without --save_npz (-z)",
+    )
 
 
 def predict_case(

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunetlike.core import paths
+from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import visible_files
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
@@ -220,10 +222,27 @@ def _require_cases(store: CaseStore, split: Split) -> None:
 
 
 def unpack(fold: Fold) -> None:
-    """Write the arrays of all cases uncompressed beside the npz, those that are not yet."""
+    """Write the arrays of all cases uncompressed beside the npz, those that are not yet.
+
+    Raises:
+        ResourceError: the disk has no room for them.
+    """
     cases = sorted({*fold.split.train, *fold.split.val})
     packed = [case for case in cases if not fold.store.is_unpacked(case)]
-    process_map(fold.store.unpack, packed, processes=default_processes(), title="unpacking")
+    sizes = {case: unpacked_size(fold.store.folder / f"{case}.npz") for case in packed}
+    require_space(
+        fold.store.folder,
+        sum(sizes.values()),
+        f"unpacking {len(packed)} cases",
+        "train with --use_compressed_data, which is slower",
+    )
+    process_map(
+        fold.store.unpack,
+        packed,
+        processes=default_processes(),
+        title="unpacking" if packed else "",
+        cost=lambda case: 2 * sizes[case],
+    )
 
 
 def copy_references(fold: Fold) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
 from nnunetlike.core.resources import disk_space, in_words
@@ -177,11 +178,18 @@ def _task(text: str) -> _Task:
 
 
 def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace) -> None:
+    task.preprocessed.mkdir(parents=True, exist_ok=True)
+    with using(task.preprocessed):
+        _plan_and_preprocess(task, planners, args)
+
+
+def _plan_and_preprocess(
+    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace
+) -> None:
     _check_room_to_crop(task)
     print(f"{task.name}: cropping and measuring")
     fingerprint = extract_fingerprint(task.raw, task.cropped, processes=args.tf)
     print(f"{task.name}: found\n{describe_fingerprint(fingerprint)}")
-    task.preprocessed.mkdir(parents=True, exist_ok=True)
     save_pickle_with_twin(
         fingerprint_to_v1(fingerprint), task.preprocessed / "dataset_properties.pkl"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from nnunetlike.core.errors import UsageError
+from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import available_cores
 from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, parse_fold, task_name
 from nnunetlike.core.seeding import fresh_seed
@@ -197,12 +198,13 @@ def execute(args: argparse.Namespace, words: Sequence[str]) -> None:
             "--disable_next_stage_pred changes nothing: only 3d_lowres makes predictions for a "
             "next stage, and this version does not write them"
         )
-    if args.find_lr:
-        find_learning_rate(fold, runtime)
-        return
-    network = _trained(args, words, fold, runtime)
-    if run.infer_validation:
-        _validate(words, fold, network, runtime)
+    with using(fold.dataset):
+        if args.find_lr:
+            find_learning_rate(fold, runtime)
+            return
+        network = _trained(args, words, fold, runtime)
+        if run.infer_validation:
+            _validate(words, fold, network, runtime)
 
 
 def _trained(

@@ -22,6 +22,7 @@ def os_error(number: int, path: Path) -> OSError:
         (errno.ENOSPC, ResourceError, "the disk is full"),
         (errno.EDQUOT, ResourceError, "the disk is full"),
         (errno.EMFILE, ResourceError, "ulimit -n"),
+        (errno.EFBIG, ResourceError, "ulimit -f"),
         (errno.EIO, ResourceError, "the disk failed"),
         (errno.EAGAIN, ResourceError, "no more processes"),
         (errno.ENOMEM, ResourceError, "memory ran out"),

@@ -67,14 +67,3 @@ def test_a_truncated_npz_is_named(store: CaseStore) -> None:
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"b\.npz cannot be read"):
         load_npz(path)
-
-
-def test_the_size_of_an_unpacked_case_is_known_before(store: CaseStore) -> None:
-    expected = store.unpacked_bytes("b")
-    store.unpack("b")
-    assert (store.folder / "b.npy").stat().st_size == expected
-    with pytest.raises(DataError, match="does not exist"):
-        store.unpacked_bytes("c")
-    (store.folder / "a.npz").write_bytes(b"half")
-    with pytest.raises(DataError, match=r"a\.npz cannot be read"):
-        store.unpacked_bytes("a")
