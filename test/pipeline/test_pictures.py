@@ -24,6 +24,12 @@ CASES = tuple("abcdef")
 MODEL = "results/nnUNet/2d/Task501_Cells/nnUNetTrainerV2__nnUNetPlansv2.1"
 
 
+@pytest.fixture(autouse=True)
+def in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start no workers: these cases are smaller than what a process costs."""
+    monkeypatch.setenv("nnUNet_def_n_proc", "0")
+
+
 def picture(kind: str, pixels: np.ndarray) -> Image.Image:
     """Return grey pixels in one of the forms that pictures come in."""
     if kind == "16-bit":

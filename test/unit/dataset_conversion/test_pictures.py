@@ -97,12 +97,13 @@ def test_images_in_several_forms_become_png_of_the_same_channels(folder: Path) -
         assert np.array_equal(format_of(path).read([path])[0][:, 0], np.moveaxis(pixels, -1, 0))
 
 
-def test_labels_beside_their_images_are_told_by_their_suffix(folder: Path) -> None:
+def test_labels_are_told_by_their_suffix(folder: Path) -> None:
     for case in "ab":
-        for observer in ("1st", "2nd"):
-            save(MASK > 0, folder / "images" / f"{case}_{observer}.png")
-    found = convert(folder, label_suffix="_1st")
-    assert found.training == 2
+        path = folder / "labels" / f"{case}.png"
+        path.rename(path.with_name(f"{case}_mask.png"))
+    assert convert(folder, label_suffix="_mask").training == 2
+    with pytest.raises(DataError, match="Perhaps --label_suffix _mask"):
+        convert(folder)
 
 
 def test_one_folder_may_hold_images_and_labels(home: Path) -> None:
