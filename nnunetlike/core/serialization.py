@@ -6,11 +6,13 @@ from plain Python types and read by an unpickler that knows containers and numpy
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import json
 import os
 import pickle
+import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +23,9 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError
 
+NOTHING_LEFT = 2**14
+"""Free bytes below which a file that was just written may have been cut short."""
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -28,20 +33,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffixes of `path`, so libraries that choose a format by suffix
     work. A block that raises leaves `path` as it was and removes the temporary file. An error of
-    the system, such as a full disk, gets `path` as its file name.
+    the system, such as a full disk, gets `path` as its file name. Where nothing is left of the disk
+    the block fails, even if the library that wrote the file did not notice (ITK's NIfTI).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
+        _require_room(path)
         temporary.replace(path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):
             error.filename, error.filename2 = str(path), None
         raise
+    except RuntimeError as error:  # how ITK tells
+        _require_room(path, cause=error)
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _require_room(path: Path, cause: Exception | None = None) -> None:
+    if shutil.disk_usage(path.parent).free < NOTHING_LEFT:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from cause
 
 
 def write_text(path: Path, text: str) -> None:

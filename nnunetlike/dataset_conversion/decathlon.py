@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import atomic_folder, visible_files
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.paths import raw_data
 from nnunetlike.data.dataset import SUFFIX, DatasetSpec
@@ -119,6 +120,7 @@ def _convert_images(source: Path, target: Path, processes: int) -> int:
         files,
         processes=processes,
         name=_file_name,
+        cost=_memory,
         title=f"converting {source.name}" if files else "",
     )
     return sum(written)
@@ -165,6 +167,11 @@ def _copy_labels(source: Path, target: Path) -> int:
     for path in files:
         shutil.copyfile(path, target / path.name)
     return len(files)
+
+
+def _memory(path: Path) -> float:
+    """Return about how many bytes converting a file takes: all channels, and one as an image."""
+    return 3 * unpacked_size(path)
 
 
 def _file_name(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunetlike.core.errors import DataError, ShapeError, UsageError
 from nnunetlike.core.folders import visible_files
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.typing import LabelMap, Spacing
 from nnunetlike.data.imageio import ending_in, format_of, split_ending
@@ -17,6 +18,9 @@ from nnunetlike.evaluation.summary import CaseScores, Summary
 
 Label = int | tuple[int, ...]
 """One label value, or the values whose union is a region."""
+
+MEMORY_FACTOR = 12
+"""Memory that a comparison takes, per byte of both files unpacked (measured)."""
 
 Labels = Sequence[Label] | Mapping[Label, str]
 """What to score; a mapping also gives each structure its name in summary.json."""
@@ -46,7 +50,9 @@ def evaluate_pairs(
     if not pairs or not labels:
         raise UsageError("nothing to evaluate: give at least one case and one label")
     evaluate = partial(_evaluate_files, structures=_structures(labels), advanced=advanced)
-    cases = process_map(evaluate, pairs, processes=processes, name=_case_name, title=title)
+    cases = process_map(
+        evaluate, pairs, processes=processes, name=_case_name, title=title, cost=pair_memory
+    )
     return Summary(tuple(cases))
 
 
@@ -113,6 +119,11 @@ def score_case(
         case = Comparison(matrix.counts(members), members, prediction, reference, spacing)
         scores[name] = {metric: found.measure(case) for metric, found in metrics.items()}
     return scores
+
+
+def pair_memory(pair: tuple[Path, Path]) -> float:
+    """Return about how many bytes it takes to compare a prediction with its reference."""
+    return MEMORY_FACTOR * sum(map(unpacked_size, pair))
 
 
 def _structures(labels: Labels) -> dict[str, tuple[int, ...]]:

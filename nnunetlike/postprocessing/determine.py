@@ -23,7 +23,7 @@ from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.typing import JSON, LabelMap
 from nnunetlike.data.geometry import Geometry
 from nnunetlike.data.imageio import ending_in, format_of, split_ending
-from nnunetlike.evaluation.evaluator import evaluate_pairs, score_case
+from nnunetlike.evaluation.evaluator import evaluate_pairs, pair_memory, score_case
 from nnunetlike.evaluation.summary import CaseScores, Summary, read_summary
 from nnunetlike.postprocessing.connected_components import Structure, keep_largest
 
@@ -121,6 +121,7 @@ def postprocess_files(
         processes=processes,
         name=_case_name,
         title=title,
+        cost=pair_memory,
     )
 
 
@@ -170,6 +171,7 @@ def _score(
         processes=processes,
         name=_case_name,
         title="determining postprocessing",
+        cost=pair_memory,
     )
     scored = []
     for number, structures in enumerate(candidates):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
 from nnunetlike.core.paths import preprocessed, raw_data, task_name
 from nnunetlike.core.typing import LabelMap
@@ -67,7 +68,14 @@ def plot(args: argparse.Namespace) -> None:
         spec = DatasetSpec.load(folder / "dataset.json")
         cases = _raw_cases(folder, spec, _channel(spec, args.modality_idx), args.predictions)
         draw_raw = partial(_draw_raw, names=dict(spec.labels.names), target=args.o)
-        process_map(draw_raw, cases, processes=args.num_processes, name=_id_of, title="drawing")
+        process_map(
+            draw_raw,
+            cases,
+            processes=args.num_processes,
+            name=_id_of,
+            title="drawing",
+            cost=_memory,
+        )
         count = len(cases)
     else:
         spec = DatasetSpec.load(preprocessed() / task / "dataset.json")
@@ -80,9 +88,21 @@ def plot(args: argparse.Namespace) -> None:
             target=args.o,
         )
         count = len(
-            process_map(draw, store.case_ids(), processes=args.num_processes, title="drawing")
+            process_map(
+                draw,
+                store.case_ids(),
+                processes=args.num_processes,
+                title="drawing",
+                cost=lambda case: 3 * unpacked_size(store.folder / f"{case}.npz"),
+            )
         )
     print(f"{count} pictures are in {args.o}")
+
+
+def _memory(case: RawCase) -> float:
+    """Return about how many bytes it takes to draw a case."""
+    files = (case.image, case.reference, case.prediction)
+    return 6 * sum(unpacked_size(path) for path in files if path is not None)
 
 
 def _channel(spec: DatasetSpec, channel: int) -> int:
