@@ -171,7 +171,8 @@ class SingleProcess:
 
 
 def _are_finite(*values: Tensor) -> bool:
-    return all(bool(value.detach().isfinite()) for value in values)
+    """Ask the device once, which waits for it."""
+    return bool(torch.stack([value.detach().float() for value in values]).isfinite().all())
 
 
 def wider_precision(device: torch.device, precision: Precision) -> Precision | None:

@@ -133,6 +133,8 @@ def _remove_unfinished(folder: Path) -> None:
 def _is_alive(process: int) -> bool:
     if process == os.getpid():
         return False  # ours are all finished when training begins
+    if os.name == "nt":
+        return True  # where signal 0 is no question but an interrupt
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 (torch's customary name)
 
+NO_LABEL = -100
+"""No voxel has it; torch's own default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
-    """Mean cross-entropy over voxels."""
+    """Mean cross-entropy over voxels.
+
+    torch sums voxels in any order on a GPU, so the last digits vary from call to call. Where
+    deterministic algorithms are asked for, the voxels are summed here.
+    """
 
     name: ClassVar[str] = "cross_entropy"
 
@@ -29,12 +36,11 @@ class CrossEntropy:
             logits: (B, K, *patch).
             label: (B, *patch), 0 to K - 1, or `ignore_label`.
         """
-        if self.ignore_label is None:
+        if self.ignore_label is None and not torch.are_deterministic_algorithms_enabled():
             return F.cross_entropy(logits, label.long())
-        summed = F.cross_entropy(
-            logits, label.long(), ignore_index=self.ignore_label, reduction="sum"
-        )
-        return summed / (label != self.ignore_label).sum().clamp(min=1)
+        ignored = NO_LABEL if self.ignore_label is None else self.ignore_label
+        by_voxel = F.cross_entropy(logits, label.long(), ignore_index=ignored, reduction="none")
+        return by_voxel.sum() / (label != ignored).sum().clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)

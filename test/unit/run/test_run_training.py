@@ -90,3 +90,23 @@ def test_table_has_a_line_per_class_and_the_mean_of_those_found() -> None:
         "  class   3  Dice 0.5000",
         "  mean       Dice 0.7000",
     ]
+
+
+def test_early_stopping_has_a_default_number_of_epochs_and_a_least_one() -> None:
+    assert _run().early_stopping is None
+    assert _run("--early_stopping").early_stopping == 100
+    assert _run("--early-stopping=7").early_stopping == 7
+    with pytest.raises(UsageError, match="1 epoch or more"):
+        _run("--early_stopping=0")
+
+
+def test_a_rate_to_begin_with_replaces_that_of_the_recipe() -> None:
+    assert _run("--lr=0.001").recipe.optimizer.rate(0, 10) == pytest.approx(0.001)
+    with pytest.raises(UsageError, match="above 0"):
+        _run("--lr=0")
+
+
+def test_a_seed_that_is_asked_for_is_told_from_one_that_is_drawn() -> None:
+    assert _run("--seed=3").seed_is_asked
+    assert not _run().seed_is_asked
+    assert not _run("--deterministic").seed_is_asked

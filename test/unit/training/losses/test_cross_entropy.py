@@ -57,3 +57,18 @@ def test_at_least_one_voxel_counts() -> None:
 def test_binary_cross_entropy_of_even_logits_is_the_logarithm_of_2() -> None:
     label = torch.randint(0, 2, (2, 5, 3, 3)).bool()
     assert BinaryCrossEntropy()(torch.zeros(2, 5, 3, 3), label).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("ignored", [None, 1])
+def test_summing_in_a_fixed_order_gives_the_same_loss(ignored: int | None) -> None:
+    logits, label = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randint(0, 3, (2, 4, 4))
+    usual = CrossEntropy(ignore_label=ignored)(logits, label)
+    (gradient,) = torch.autograd.grad(usual, logits)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        fixed = CrossEntropy(ignore_label=ignored)(logits, label)
+        torch.testing.assert_close(fixed, usual)
+        torch.testing.assert_close(torch.autograd.grad(fixed, logits)[0], gradient)
+    finally:
+        torch.use_deterministic_algorithms(before)
