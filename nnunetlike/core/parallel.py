@@ -163,7 +163,8 @@ def ends_the_work(outcome: object) -> bool:
 
 def named(error: NnunetlikeError, name: str) -> NnunetlikeError:
     """Return the error with the case's name in front, once."""
-    return error if str(error).startswith(name) else type(error)(f"{name}: {error}")
+    is_named = str(error).startswith(f"{name}: ")
+    return error if is_named else type(error)(f"{name}: {error}")
 
 
 def summed_up(errors: dict[str, NnunetlikeError], cases: int) -> NnunetlikeError:

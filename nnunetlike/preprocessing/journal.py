@@ -48,8 +48,12 @@ class Journal:
     def add(self, case_id: str) -> None:
         """Note that a case was made, in one write, so several processes may do so."""
         line = json.dumps({"case": case_id, **self._entry(case_id)}) + "\n"
-        with self.path.open("ab", buffering=0) as stream:
-            stream.write(line.encode())
+        try:
+            with self.path.open("ab", buffering=0) as stream:
+                stream.write(line.encode())
+        except OSError as error:  # name the file, which a failed write does not
+            error.filename = str(self.path)
+            raise
 
     def to_make(self, case_ids: Sequence[str]) -> dict[str, str]:
         """Return the cases to make, each with the reason; `NEW` where there was none.
