@@ -132,6 +132,10 @@ def _models_nearby(folder: Path) -> str:
         names = sorted(p.name for p in task.iterdir() if p.is_dir())
         return f"{task} holds: {', '.join(names) or 'nothing'}. Choose one with -tr and -p"
     configuration = task.parent
+    home = configuration.parent
+    others = sorted(p.parent.name for p in home.glob(f"*/{task.name}") if p.is_dir())
+    if others:
+        return f"{task.name} was trained as {', '.join(others)}; choose with -m"
     if configuration.is_dir():
         names = sorted(p.name for p in configuration.iterdir() if p.is_dir())
         return f"Tasks trained as {configuration.name}: {', '.join(names) or 'none'}"

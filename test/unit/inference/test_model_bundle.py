@@ -1,0 +1,17 @@
+"""Trained models that are not where they are looked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.inference.model_bundle import load_bundle
+
+
+def test_a_task_trained_otherwise_says_as_what(tmp_path: Path) -> None:
+    (tmp_path / "2d" / "Task501_Cells" / "nnUNetTrainerV2__nnUNetPlansv2.1").mkdir(parents=True)
+    missing = tmp_path / "3d_fullres" / "Task501_Cells" / "nnUNetTrainerV2__nnUNetPlansv2.1"
+    with pytest.raises(DataError, match="Task501_Cells was trained as 2d; choose with -m"):
+        load_bundle(missing)
