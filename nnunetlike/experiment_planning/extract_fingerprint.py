@@ -81,17 +81,18 @@ def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerpr
     report_reasons("cropping", to_crop, len(files))
     remove_leftovers(store, to_crop)
     known = None if to_crop else _known_intensities(dataset, store, files)
+    to_measure = known is None and _has_ct(dataset.modalities)
     facts = process_map(
         partial(
             _case_facts,
             store=store,
             to_crop=frozenset(to_crop),
-            with_intensities=_has_ct(dataset.modalities) and known is None,
+            with_intensities=to_measure,
         ),
         files,
-        processes=processes if to_crop or known is None else 0,
+        processes=processes if to_crop or to_measure else 0,
         name=_case_id,
-        title="cropping" if to_crop else "measuring",
+        title="cropping" if to_crop else "measuring" if to_measure else "",
         cost=_memory,
     )
     found = dict(zip((case.case_id for case in files), facts, strict=True))
