@@ -64,11 +64,11 @@ def require_complete(path: Path) -> None:
     except UNREADABLE:
         return
     stored = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    expected = int(header["vox_offset"]) + stored
-    found = _length(path, expected)
-    if found < expected:
+    expected = int(image.dataobj.offset) + stored  # nibabel sets the header's own to 0
+    if _length(path, expected) < expected:
         raise DataError(
-            f"{path} is cut short: it holds {found} of {expected} bytes. Copy or export it again"
+            f"{path} is cut short: it ends before the {expected} bytes that its header asks for. "
+            "Copy or export it again"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,37 @@ def test_nifti_2_of_others_is_read(shared: Path) -> None:
         format_of(Path("a.nii.gz")).read([folder / "example_nifti2.nii.gz"])
     image, _ = format_of(Path("a.nii")).read([folder / "anatomical.nii"])
     assert image.shape == (1, 25, 41, 33)
+
+
+@pytest.mark.parametrize("name", ["t2/t2", "t2s/t2s", "t1/t1w", "mt/mtr"])
+def test_predictions_on_public_images_have_their_affine_bit_for_bit(
+    shared: Path, tmp_path: Path, name: str
+) -> None:
+    source = shared / f"data/sct_spinalcord/{name}.nii.gz"
+    image, geometry = format_of(source).read([source])
+    target = tmp_path / "label.nii.gz"
+    format_of(target).write_label((image[0] > 0).astype(np.uint8), geometry, target, like=source)
+    written, original = nibabel.load(target), nibabel.load(source)
+    assert np.array_equal(written.affine, original.affine)
+    for field in ("qform_code", "sform_code", "pixdim", "quatern_b", "srow_x"):
+        assert np.array_equal(written.header[field], original.header[field]), field
+    again = format_of(target).read_label(target)
+    assert np.array_equal(again[0], image[0] > 0) and again[1] == geometry
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+def test_a_file_cut_short_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    voxels = np.random.default_rng(0).integers(0, 255, (16, 16, 16), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:2000])
+    sitk.ReadImage(str(path))  # reads zeros for what is missing
+    with pytest.raises(DataError, match=rf"a{ending} is cut short: it ends before the 4448"):
+        format_of(path).read([path])
+
+
+def test_a_file_packed_in_several_parts_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    content = nibabel.Nifti1Image(VOXELS, AFFINE).to_bytes()
+    path.write_bytes(gzip.compress(content[:370]) + gzip.compress(content[370:]))
+    assert np.array_equal(format_of(path).read([path])[0][0], VOXELS.T)
