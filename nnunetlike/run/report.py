@@ -6,7 +6,6 @@ import logging
 import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from nnunetlike import __version__
 from nnunetlike.core.parallel import available_cores
+from nnunetlike.core.versions import installed_versions
 from nnunetlike.run.fold import Fold
 from nnunetlike.run.resume import Parts
 from nnunetlike.run.training_memory import MemoryNeed
@@ -56,7 +56,11 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         "network_parameters": need.parameters,
         "memory_estimate": need.needed,
         "memory_free": need.free,
-        "versions": {"nnunetlike": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {
+            "nnunetlike": __version__,
+            "python": platform.python_version(),
+            **installed_versions(LIBRARIES),
+        },
         "host": {
             "name": platform.node(),
             "platform": platform.platform(),
@@ -64,16 +68,6 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         },
         "command": sys.argv,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "not installed under this name"
-    return found
 
 
 def _device_name(device: torch.device) -> str:
