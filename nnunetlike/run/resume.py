@@ -126,6 +126,8 @@ def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
             rate(epoch, before),
         )
     now = facts_to_keep(fold, runtime)
+    if "widened_to" in parts.start.content:
+        now["precision"] = kept.get("precision")  # it goes on as the first half did in the end
     other = [
         f"{key} {kept[key]} -> {now[key]}"
         for key in ("iterations", "val_iterations", "batch_size", "precision", "deterministic")
