@@ -34,7 +34,7 @@ LIBRARIES = (
     "SimpleITK",
     "nibabel",
     "scikit-image",
-    "batchgenerators",
+    "threadpoolctl",
     "numba",
     "connected-components-3d",
     "pandas",
