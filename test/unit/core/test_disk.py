@@ -10,6 +10,7 @@ from nnunetlike.core.errors import ResourceError
 
 def test_room_enough_is_no_news(tmp_path: Path) -> None:
     require_space(tmp_path / "not" / "there", 1000, "planning", "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lack_of_room_says_need_free_space_and_remedy(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_every_sink_takes_every_event(tmp_path: Path) -> None:
         sink = SINKS.get(name)(tmp_path)
         for event in (START, step, epoch(0), saved, took, {"event": "unheard of"}):
             sink.write(event)
+    assert {"metrics.jsonl", "progress.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_record_has_one_line_per_epoch_with_null_for_absent_classes(tmp_path: Path) -> None:
