@@ -38,7 +38,11 @@ GRACE_S = 5.0
 """How long a worker that was asked to end may take before it is killed."""
 
 LOOK_S = 1.0
-"""How often the memory of workers is looked at, for the report in case one dies."""
+"""How often workers are looked at: their memory, for the report in case one dies, and whether they
+live, since a process that something else forked may hold the pipe of a dead one open."""
+
+_starting = threading.Lock()
+"""Held while a worker starts: one that another thread forks meanwhile would inherit its pipe."""
 
 
 def process_context() -> BaseContext:
@@ -163,21 +167,24 @@ class WorkerPool(Generic[R]):
                 break
             ready = wait([*busy, *([wake] if wake else [])], timeout=LOOK_S)
             woken = wake in ready
-            for pipe in ready:
-                if pipe is not wake:
-                    self._receive(busy[pipe])  # type: ignore[index]  # what was given
+            for pipe, worker in busy.items():
+                if pipe in ready:
+                    self._receive(worker)
+                elif worker.process.exitcode is not None and not pipe.poll():
+                    self._bury(worker)
         ended, self._ended = self._ended, []
         return ended
 
     def _start(self) -> _Worker:
         _require_main_guard()
         context = process_context()
-        ours, theirs = context.Pipe()
-        process = context.Process(  # type: ignore[attr-defined]  # every context has it
-            target=_work, args=(theirs, self.function), daemon=True
-        )
-        process.start()
-        theirs.close()  # so that its end is seen on our side
+        with _starting:
+            ours, theirs = context.Pipe()
+            process = context.Process(  # type: ignore[attr-defined]  # every context has it
+                target=_work, args=(theirs, self.function), daemon=True
+            )
+            process.start()
+            theirs.close()  # so that its end is seen on our side
         worker = _Worker(process, ours)
         self._workers.append(worker)
         return worker

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -307,6 +308,26 @@ def test_large_answers_of_a_killed_worker_do_not_hang(functions: ModuleType) -> 
         os.kill(worker.process.pid, signal.SIGKILL)
         [(key, outcome)] = pool.collect()
     assert key == "case" and isinstance(outcome, WorkerError)
+
+
+def test_a_dead_worker_whose_pipe_another_process_holds_open_is_noticed(
+    functions: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    held: list[int] = []
+
+    def pipe_held_elsewhere() -> tuple[Any, Any]:
+        ours, theirs = context.__class__.Pipe(context)
+        held.append(os.dup(theirs.fileno()))
+        return ours, theirs
+
+    monkeypatch.setattr(context, "Pipe", pipe_held_elsewhere, raising=False)
+    monkeypatch.setattr(workers, "process_context", lambda: context)
+    with WorkerPool(functions.die_at_two, 1) as pool:
+        pool.begin("case", 2)
+        [(_, outcome)] = pool.collect()
+    os.close(*held)
+    assert isinstance(outcome, WorkerError) and "SIGKILL" in str(outcome)
 
 
 def test_collecting_ends_when_woken(functions: ModuleType, tmp_path: Path) -> None:
