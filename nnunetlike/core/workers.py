@@ -4,7 +4,8 @@ Each worker has a pipe of its own and one call at a time, so it is known whose c
 a process dies, and the others go on. Nothing travels through shared memory and nothing needs a
 semaphore, so `/dev/shm` does not matter. There is no thread on this side: the owner of a pool
 collects what has ended when it asks for it. A worker ends when its owner says so, when its owner
-is gone, however that ended, or, if it does not obey, by a signal that cannot be refused.
+is gone, however that ended, or, if it does not obey, by a signal that cannot be refused. What a
+call logs comes with its answer and is logged here; a worker has no console and no log file.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from nnunetlike.core.errors import (
 )
 from nnunetlike.core.resources import free_memory, in_words, process_memory
 from nnunetlike.core.system_errors import explained, is_out_of_memory
+from nnunetlike.core.worker_notes import Note, Relay, keep_notes, package_level
 
 R = TypeVar("R")
 START_VARIABLE = "nnUNet_start_method"
@@ -99,6 +101,14 @@ class _Failure:
     message: str
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker sends back: the result or the failure of a call, and what the call logged."""
+
+    outcome: object
+    notes: tuple[Note, ...] = ()
+
+
 @dataclass
 class WorkerPool(Generic[R]):
     """Up to `processes` workers that call one function; a context manager.
@@ -116,6 +126,7 @@ class WorkerPool(Generic[R]):
     _workers: list[_Worker] = field(default_factory=list, init=False)
     _ended: list[tuple[Hashable, R | NnunetlikeError]] = field(default_factory=list, init=False)
     _looked: float = field(default=0.0, init=False)
+    _relay: Relay = field(default_factory=Relay, init=False)
 
     def __enter__(self) -> WorkerPool[R]:
         return self
@@ -127,6 +138,7 @@ class WorkerPool(Generic[R]):
         trace: TracebackType | None,
     ) -> None:
         self._end(self._workers, politely=kind is None)
+        self._relay.sum_up()
 
     @property
     def in_hand(self) -> int:
@@ -181,7 +193,9 @@ class WorkerPool(Generic[R]):
         with _starting:
             ours, theirs = context.Pipe()
             process = context.Process(  # type: ignore[attr-defined]  # every context has it
-                target=_work, args=(theirs, self.function), daemon=True
+                target=_work,
+                args=(theirs, self.function, package_level()),
+                daemon=True,
             )
             process.start()
             theirs.close()  # so that its end is seen on our side
@@ -191,11 +205,13 @@ class WorkerPool(Generic[R]):
 
     def _receive(self, worker: _Worker) -> None:
         try:
-            outcome = worker.pipe.recv()
+            answer: _Answer = worker.pipe.recv()
         except (EOFError, OSError):  # even in the middle of an answer
             self._bury(worker)
             return
         worker.busy = False
+        self._relay.pass_on(answer.notes)
+        outcome: Any = answer.outcome
         if isinstance(outcome, _Failure):
             outcome = outcome.kind(outcome.message)
             if isinstance(outcome, WorkerError):  # the next call gets a fresh process
@@ -292,31 +308,33 @@ def _in_words(error: Exception) -> NnunetlikeError:
     return WorkerBugError(f"a fault of the program{took}\n{trace}")
 
 
-def _work(pipe: Connection, function: Callable[[Any], Any]) -> None:
+def _work(pipe: Connection, function: Callable[[Any], Any], level: int) -> None:
     """Answer calls until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the owner decides
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_owner, daemon=True).start()
+    notebook = keep_notes(level)
     while True:
         try:
             item = pipe.recv()
         except (EOFError, OSError):
             return
         except Exception as error:  # noqa: BLE001 - the item cannot be unpickled here
-            pipe.send(_sendable(_in_words(error)))
+            pipe.send(_Answer(_sendable(_in_words(error))))
             continue
         if isinstance(item, _Goodbye):
             return
-        _answer(pipe, _sendable(outcome_of(function, item)))
+        outcome = _sendable(outcome_of(function, item))
+        _answer(pipe, _Answer(outcome, notebook.taken()))
 
 
-def _answer(pipe: Connection, outcome: object) -> None:
+def _answer(pipe: Connection, answer: _Answer) -> None:
     try:
-        pipe.send(outcome)
+        pipe.send(answer)
     except OSError:  # the owner is gone
         os._exit(1)
     except Exception as error:  # noqa: BLE001 - the result cannot be pickled
-        pipe.send(_sendable(_in_words(error)))
+        pipe.send(_Answer(_sendable(_in_words(error)), answer.notes))
 
 
 def _sendable(outcome: object) -> object:

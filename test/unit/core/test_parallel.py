@@ -106,6 +106,15 @@ def ask_for_more_processes(value):
 
 def large(value):
     return bytes(3_000_000)
+
+def remark(value):
+    import logging
+    logger = logging.getLogger("nnunetlike.remarks")
+    logger.debug("nobody asked")
+    logger.info("%s.png: alpha is left out", value)
+    if value % 10 == 3:
+        logger.warning("%s.png: too dark", value)
+    return value
 """
 
 
@@ -328,6 +337,56 @@ def test_a_dead_worker_whose_pipe_another_process_holds_open_is_noticed(
         [(_, outcome)] = pool.collect()
     os.close(*held)
     assert isinstance(outcome, WorkerError) and "SIGKILL" in str(outcome)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_what_a_call_logs_is_logged_by_its_owner(
+    functions: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+) -> None:
+    monkeypatch.setenv("nnUNet_start_method", method)
+    with caplog.at_level(logging.INFO, "nnunetlike"):
+        process_map(functions.remark, [1, 2, 3], processes=2)
+    found = sorted((r.name, r.levelname, r.getMessage()) for r in caplog.records)
+    assert found == [
+        ("nnunetlike.remarks", "INFO", "1.png: alpha is left out"),
+        ("nnunetlike.remarks", "INFO", "2.png: alpha is left out"),
+        ("nnunetlike.remarks", "INFO", "3.png: alpha is left out"),
+        ("nnunetlike.remarks", "WARNING", "3.png: too dark"),
+    ]
+
+
+def test_of_many_notes_of_one_kind_a_few_are_logged_and_the_others_counted(
+    functions: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "nnunetlike"):
+        process_map(functions.remark, range(30), processes=2)
+    notes = [text for text in caplog.messages if "alpha" in text]
+    assert len(notes) == 6 and notes[-1].startswith("25 more like this: ")
+    assert sum("too dark" in text for text in caplog.messages) == 3
+
+
+def test_notes_of_a_worker_reach_the_console_as_lines_of_the_command(
+    functions: ModuleType, tmp_path: Path
+) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import functions_of_workers as f\n"
+        "from nnunetlike.core.logs import set_up_console\n"
+        "from nnunetlike.core.parallel import process_map\n"
+        "if __name__ == '__main__':\n"
+        "    set_up_console()\n"
+        "    process_map(f.remark, [3, 4], processes=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert sorted(done.stdout.splitlines()) == [
+        "3.png: alpha is left out", "4.png: alpha is left out", "warning: 3.png: too dark",
+    ]  # fmt: skip
+    assert not done.stderr
 
 
 def test_collecting_ends_when_woken(functions: ModuleType, tmp_path: Path) -> None:
