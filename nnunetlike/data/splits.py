@@ -89,8 +89,27 @@ def save_splits(splits: Sequence[Split], path: Path) -> None:
 
 
 def load_splits(path: Path) -> list[Split]:
-    """Return the splits of a file; any number of folds."""
-    return [
-        Split(tuple(str(c) for c in fold["train"]), tuple(str(c) for c in fold["val"]))
-        for fold in load_pickle(path)
-    ]
+    """Return the splits of a file; any number of folds.
+
+    Raises:
+        DataError: it does not hold splits, or a fold trains on cases that it validates on; all
+            such folds and cases are named.
+    """
+    try:
+        splits = [
+            Split(tuple(str(c) for c in fold["train"]), tuple(str(c) for c in fold["val"]))
+            for fold in load_pickle(path)
+        ]
+    except (KeyError, TypeError, IndexError):
+        raise DataError(
+            f"{path} does not hold splits, which are a list of {{'train': [ID, …], 'val': [ID, …]}}"
+            ", one per fold. Correct it, or delete it to have new folds made"
+        ) from None
+    shared = {number: sorted({*s.train} & {*s.val}) for number, s in enumerate(splits)}
+    if any(shared.values()):
+        folds = "; ".join(f"fold {n}: {', '.join(ids)}" for n, ids in shared.items() if ids)
+        raise DataError(
+            f"{path} has cases that train and validate in one fold, whose Dice would mean nothing: "
+            f"{folds}. Take each out of 'train' or 'val', or delete the file to have new folds made"
+        )
+    return splits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -216,9 +217,14 @@ def _require_cases(store: CaseStore, split: Split) -> None:
         shown = ", ".join(missing) or "all"
         raise DataError(
             f"{store.folder} lacks {len(missing) or 'all'} case(s) of the split: {shown}. "
-            "Preprocess again with nnUNet_plan_and_preprocess, or delete splits_final.pkl if the "
-            "cases are gone for good"
+            f"It holds {len(store.case_ids())}: {_some(store.case_ids())}. If the names are right, "
+            "preprocess again with nnUNet_plan_and_preprocess; if not, correct splits_final.pkl, "
+            "or delete it to have new folds made"
         )
+
+
+def _some(case_ids: Sequence[str], most: int = 3) -> str:
+    return ", ".join(case_ids[:most]) + (", …" if len(case_ids) > most else "")
 
 
 def unpack(fold: Fold) -> None:

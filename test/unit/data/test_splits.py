@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.data.splits import load_splits, make_splits, save_splits, split_for
+from nnunetlike.core.serialization import save_pickle_with_twin
+from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
 
 # The validation cases of fold 0 that the public UNet++ port publishes for Task003_Liver.
 LIVER_FOLD_0 = [
@@ -55,6 +57,23 @@ def test_splits_survive_a_file(tmp_path: Path) -> None:
     save_splits(splits, tmp_path / "splits_final.pkl")
     assert load_splits(tmp_path / "splits_final.pkl") == splits
     assert (tmp_path / "splits_final.json").is_file()
+
+
+def test_cases_that_train_and_validate_are_refused_by_fold_and_name(tmp_path: Path) -> None:
+    path = tmp_path / "splits_final.pkl"
+    sound, leaking = Split(("a", "b"), ("c",)), Split(("a", "b", "c"), ("c", "b"))
+    save_splits([sound, leaking], path)
+    with pytest.raises(DataError, match=r"splits_final.pkl .*: fold 1: b, c. Take each out"):
+        load_splits(path)
+
+
+@pytest.mark.parametrize("content", [{"train": ["a"]}, [{"train": ["a"]}], [["a"], ["b"]], 3])
+def test_a_file_that_holds_no_splits_is_refused_with_the_form_it_needs(
+    tmp_path: Path, content: Any
+) -> None:
+    save_pickle_with_twin(content, tmp_path / "splits_final.pkl")
+    with pytest.raises(DataError, match=r"a list of {'train': \[ID, …\], 'val': \[ID, …\]}"):
+        load_splits(tmp_path / "splits_final.pkl")
 
 
 def test_splits_equal_v1(golden: Path) -> None:

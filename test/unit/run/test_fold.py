@@ -50,8 +50,17 @@ def test_fold_all_has_a_folder_of_that_name() -> None:
 
 
 def test_all_missing_cases_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="lacks 3 case"):
+    with pytest.raises(DataError, match=r"lacks 3 case\(s\) of the split: a, b, c\. It holds 0"):
         _require_cases(CaseStore(tmp_path), Split(("a", "b"), ("c",)))
+
+
+def test_unknown_cases_of_a_split_are_named_beside_those_there_are(tmp_path: Path) -> None:
+    store = CaseStore(tmp_path)
+    for name in "abcde":
+        (tmp_path / f"{name}.npz").touch()
+        (tmp_path / f"{name}.pkl").touch()
+    with pytest.raises(DataError, match=r"split: x_1, x_2\. It holds 5: a, b, c, …\..*correct spl"):
+        _require_cases(store, Split(("a", "x_2"), ("x_1",)))
 
 
 def test_splits_are_made_when_they_are_missing_and_that_is_said(tmp_path: Path) -> None:
