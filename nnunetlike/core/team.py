@@ -37,3 +37,9 @@ class Alone:
 
     def meet(self, place: str) -> None:
         """Return at once."""
+
+
+ALONE = Alone()
+
+
+ALONE = Alone()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -19,15 +21,20 @@ from nnunetlike.core.intact import damage
 from nnunetlike.core.parallel import (
     SHARE_OF_FREE,
     Budget,
+    available_cores,
     default_processes,
+    named,
     summed_up,
 )
 from nnunetlike.core.resources import free_memory
 from nnunetlike.core.serialization import load_json, save_json
+from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.imageio import ending_in
+from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation.evaluator import evaluate_pairs
 from nnunetlike.inference.background import Behind
+from nnunetlike.inference.dealing import deal, prediction_cost
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
@@ -42,23 +49,8 @@ logger = logging.getLogger(__name__)
 PROGRESS = "in_progress.json"
 """Says what makes the predictions of a validation; there until it is complete."""
 
-
-@dataclass(frozen=True)
-class _Files:
-    """What is written of a case: `ID` + ending, and with `save_npz` also `ID.npz` and `ID.pkl`."""
-
-    folder: Path
-    ending: str
-    """That of the references."""
-
-    save_npz: bool
-
-    def label(self, case_id: str) -> Path:
-        return self.folder / f"{case_id}{self.ending}"
-
-    def are_whole(self, case_id: str) -> bool:
-        suffixes = (self.ending, ".npz", ".pkl") if self.save_npz else (self.ending,)
-        return all(damage(self.folder / f"{case_id}{suffix}") is None for suffix in suffixes)
+TO_PREDICT = "to_predict"
+"""Key of the cases that were missing when the validation began."""
 
 
 def validate(
@@ -81,11 +73,16 @@ def validate(
     processes: int | None = None,
     autocast: torch.dtype | None = None,
     strategy: str = "sliding_window",
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Predict preprocessed cases, compare them with the references and return the summary.
 
     A validation that was interrupted goes on where it was, provided weights and settings are those
     it began with. A case whose worker died is predicted again, alone, after the others.
+
+    The processes of a team call this alike and see the same folders. The cases are dealt out by
+    what they cost; number 0 begins, compares and writes the summary. How many processes there were
+    shows in no file, and a next run may have more or fewer.
 
     Args:
         network: in any mode; it comes back in the mode it had.
@@ -107,21 +104,18 @@ def validate(
         processes: workers for export and evaluation; None takes v1's default, 0 works here.
         autocast: type to compute in; None computes in float32.
         strategy: name of the way to predict.
+        team: processes that share the cases, each with a network of the same weights.
 
     Returns:
-        The content of `summary.json`.
+        The content of `summary.json`, in every process.
 
     Raises:
         DataError: a case or its reference is missing, or an export failed.
         WorkerError: a case's worker process died twice; the other cases are written.
         ResourceError: the disk is full, or a device's memory does not suffice.
+        NnunetlikeError: another process of the team failed; its own error says why.
     """
     processes = default_processes() if processes is None else processes
-    output.mkdir(parents=True, exist_ok=True)
-    _save_arguments(
-        output, step_size=step_size, mirror=mirror, gaussian=gaussian, save_npz=save_npz,
-        overwrite=overwrite,
-    )  # fmt: skip
     patch = plans.stages[stage].patch_size
     request = Request(
         patch_size=patch,
@@ -131,21 +125,21 @@ def validate(
         mirror_axes=tuple(range(len(patch))) if mirror else (),
         autocast=autocast,
     )
-    ending = ending_in(references)
     work = _Work(
-        plans=plans, store=store, output=output, ending=ending, save_npz=save_npz, request=request,
-        strategy=strategy, processes=processes,
+        plans=plans, store=store, output=output, ending=ending_in(references), save_npz=save_npz,
+        request=request, strategy=strategy, processes=processes, team=team,
     )  # fmt: skip
-    todo = _begin(work, case_ids, weights_hash(network), overwrite=overwrite)
-    modes = _for_prediction(network)
-    try:
-        _predict_all(network, work, todo)
-    finally:
-        _restore(network, modes)
-    pairs = [(output / f"{c}{ending}", references / f"{c}{ending}") for c in case_ids]
-    summary = evaluate_pairs(pairs, list(range(plans.num_classes)), processes=processes)
-    summary.write(output / "summary.json", name=name, description="", task=task, author="Fabian")
-    (output / PROGRESS).unlink(missing_ok=True)
+    if team.rank == 0:
+        _begin(work, case_ids, weights_hash(network), overwrite=overwrite)
+        _save_arguments(
+            output, step_size=step_size, mirror=mirror, gaussian=gaussian, save_npz=save_npz,
+            overwrite=overwrite,
+        )  # fmt: skip
+    work.meet("begun")
+    _predict_together(network, work)
+    if team.rank == 0:
+        _compare(work, case_ids, references, task=task, name=name)
+    work.meet("compared")
     content: dict[str, Any] = load_json(output / "summary.json")
     return content
 
@@ -173,6 +167,11 @@ class _Work:
     request: Request
     strategy: str
     processes: int
+    team: Team
+
+    def meet(self, place: str) -> None:
+        """Wait until the others have come as far."""
+        self.team.meet(f"validation in {self.output}: {place}")
 
     def files(self, case_id: str) -> list[Path]:
         """Return the files of one prediction."""
@@ -180,74 +179,140 @@ class _Work:
         return [self.output / f"{case_id}{suffix}" for suffix in suffixes]
 
 
-def _begin(work: _Work, case_ids: Sequence[str], weights: str, *, overwrite: bool) -> list[str]:
-    """Return the cases to predict; note what predicts them, so that a next run knows."""
+def _begin(work: _Work, case_ids: Sequence[str], weights: str, *, overwrite: bool) -> None:
+    """Note which cases are to be predicted, and what predicts them, so that a next run knows."""
+    work.output.mkdir(parents=True, exist_ok=True)
     maker = {"weights": weights, "request": repr(work.request), "strategy": work.strategy}
     path = work.output / PROGRESS
-    goes_on = path.is_file() and damage(path) is None and load_json(path) == maker
+    before = load_json(path) if damage(path) is None else {}
+    goes_on = {key: before.get(key) for key in maker} == maker
     if overwrite and not goes_on:
+        path.unlink(missing_ok=True)
         for file in (file for case in case_ids for file in work.files(case)):
             file.unlink(missing_ok=True)
-    if overwrite or goes_on:
-        save_json(maker, path)
-    else:  # what is there is of unknown origin
-        path.unlink(missing_ok=True)
     todo = [case for case in case_ids if any(damage(file) for file in work.files(case))]
     if len(todo) < len(case_ids):
         done = len(case_ids) - len(todo)
         logger.info("%d of %d validation cases are done already", done, len(case_ids))
-    return todo
+    known = maker if overwrite or goes_on else {}  # else what is there is of unknown origin
+    save_json({**known, TO_PREDICT: todo}, path)
 
 
-def _predict_all(network: nn.Module, work: _Work, case_ids: Sequence[str]) -> None:
-    """Predict cases; those whose worker died once more, alone."""
+def _predict_together(network: nn.Module, work: _Work) -> None:
+    """Predict this process's part of the cases and wait for the others with theirs.
+
+    Raises:
+        NnunetlikeError: cases failed here, or in another process; all others are written.
+    """
+    todo: list[str] = load_json(work.output / PROGRESS)[TO_PREDICT]
+    with _prediction_mode(network):
+        errors = _predict_all(network, work, _own_part(work, todo))
+    work.meet("predicted")  # a process that fails before it ends the others
+    if errors:
+        raise summed_up(errors, len(todo))
+    work.meet("whole")
+
+
+def _own_part(work: _Work, case_ids: list[str]) -> list[str]:
+    """Return the cases that this process predicts."""
+    team = work.team
+    if team.world_size == 1:
+        return case_ids
+    costs = [
+        prediction_cost(work.store.record(case), work.request, work.plans.num_classes)
+        for case in case_ids
+    ]
+    hands = deal(costs, team.world_size)
+    if team.rank == 0:
+        numbers = ", ".join(str(len(hand)) for hand in hands)
+        logger.info(
+            "%d processes share %d validation cases: %s", team.world_size, len(case_ids), numbers
+        )
+    return [case_ids[index] for index in hands[team.rank]]
+
+
+def _predict_all(
+    network: nn.Module, work: _Work, case_ids: Sequence[str]
+) -> dict[str, NnunetlikeError]:
+    """Predict cases, those whose worker died once more, alone; return the errors that are left."""
     errors = _predict(network, work, case_ids)
     for case in [c for c in case_ids if isinstance(errors.get(c), WorkerError)]:
         first = str(errors.pop(case)).splitlines()[0]
         logger.warning("%s. It is predicted once more, alone", first)
         errors |= _predict(network, work, [case])
-    if errors:
-        raise summed_up(errors, len(case_ids))
+    return errors
 
 
 def _predict(
     network: nn.Module, work: _Work, case_ids: Sequence[str]
 ) -> dict[str, NnunetlikeError]:
     """Predict and write; return the errors of cases that could not be written."""
-    strategy = STRATEGIES.get(work.strategy)
     settings = ExportSettings.of(work.plans)
-    free = free_memory()
-    budget = Budget(
-        min(work.processes, len(case_ids)), float("inf") if free is None else SHARE_OF_FREE * free
-    )
-    with (
-        Behind(budget) as behind,
-        tqdm(case_ids, desc="validating", unit="case", disable=None) as bar,
-    ):
+    errors: dict[str, NnunetlikeError] = {}
+    with Behind(_export_budget(work, len(case_ids))) as behind, _bar(work, case_ids) as bar:
         for case in bar:
-            image = np.array(work.store.load(case)[:-1], np.float32)
-            probabilities = predict_image(strategy, network, image, work.request)
+            try:
+                probabilities, record = _predict_case(network, work, case)
+            except NnunetlikeError as error:
+                errors[case] = named(error, case)
+                logger.warning("%s", errors[case])
+                continue
             destination = Destination(path=work.files(case)[0], save_npz=work.save_npz)
-            record = work.store.record(case)
             behind.submit(
                 case, export_probabilities, probabilities, record, settings, destination,
                 cost=export_bytes(probabilities, record),
             )  # fmt: skip
             behind.raise_if_pointless()
     behind.raise_if_pointless()
-    return behind.errors
+    return errors | behind.errors
 
 
-def _for_prediction(network: nn.Module) -> tuple[bool, bool]:
+def _predict_case(
+    network: nn.Module, work: _Work, case: str
+) -> tuple[npt.NDArray[np.float32], CaseRecord]:
+    record = work.store.record(case)
+    image = np.array(work.store.load(case)[:-1], np.float32)
+    strategy = STRATEGIES.get(work.strategy)
+    return predict_image(strategy, network, image, work.request), record
+
+
+def _export_budget(work: _Work, cases: int) -> Budget:
+    """Return this process's share of workers and memory; the others may be on the same machine."""
+    size, free = work.team.world_size, free_memory()
+    processes = min(work.processes, cases, max(1, available_cores() // size))
+    return Budget(processes, float("inf") if free is None else SHARE_OF_FREE * free / size)
+
+
+def _bar(work: _Work, case_ids: Sequence[str]) -> tqdm[str]:
+    """Return the cases with a progress bar, which only process 0 shows, of its own ones."""
+    team = work.team
+    title = "validating" if team.world_size == 1 else f"validating, process 0 of {team.world_size}"
+    return tqdm(case_ids, desc=title, unit="case", disable=None if team.rank == 0 else True)
+
+
+@contextmanager
+def _prediction_mode(network: nn.Module) -> Iterator[None]:
+    """Have the network predict its finest output only; afterwards it is as it was."""
     modes = (network.training, bool(network.deep_supervision))
     network.eval()
     network.deep_supervision = False  # type: ignore[assignment]  # a bool by contract
-    return modes
+    try:
+        yield
+    finally:
+        network.train(modes[0])
+        network.deep_supervision = modes[1]  # type: ignore[assignment]  # a bool by contract
 
 
-def _restore(network: nn.Module, modes: tuple[bool, bool]) -> None:
-    network.train(modes[0])
-    network.deep_supervision = modes[1]  # type: ignore[assignment]  # a bool by contract
+def _compare(
+    work: _Work, case_ids: Sequence[str], references: Path, *, task: str, name: str
+) -> None:
+    """Write `summary.json`; the validation is complete then."""
+    pairs = [(work.files(case)[0], references / f"{case}{work.ending}") for case in case_ids]
+    labels = list(range(work.plans.num_classes))
+    summary = evaluate_pairs(pairs, labels, processes=work.processes)
+    path = work.output / "summary.json"
+    summary.write(path, name=name, description="", task=task, author="Fabian")
+    (work.output / PROGRESS).unlink(missing_ok=True)
 
 
 def _save_arguments(
