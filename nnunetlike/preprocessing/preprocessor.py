@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -20,6 +21,8 @@ from nnunetlike.preprocessing.cropping import Cropped, crop_to_nonzero
 from nnunetlike.preprocessing.label_resampling import resample_label
 from nnunetlike.preprocessing.normalization import normalize
 from nnunetlike.preprocessing.resampling import resample_image, separate_axis
+
+logger = logging.getLogger(__name__)
 
 KEEPS_THROUGH_PLANE = {"GenericPreprocessor": False, "PreprocessorFor2D": True}
 """By v1's name of the preprocessor: does the first (transposed) axis keep its own spacing?"""
@@ -148,7 +151,8 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         files: paths; without a label the result's label is 0 inside the mask and -1 outside.
 
     Returns:
-        The cropped arrays, and the record that leads back to the file's grid.
+        The cropped arrays, and the record that leads back to the file's grid. Voxels of the image
+        that are NaN or infinite are 0; a warning names the file.
 
     Raises:
         DataError: a file cannot be read, has more or fewer channels than it should, or the image is
@@ -162,6 +166,7 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
             f"task has {files.channels}. A colour picture has three, R, G and B: name them all in "
             "dataset.json, or save the picture in grey"
         )
+    image = _finite(image, files)
     label: LabelMap | None = None
     if files.label is not None:
         label, _ = format_of(files.label).read_label(files.label)
@@ -185,6 +190,27 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         classes=tuple(float(value) for value in np.unique(cropped.label)),
         size_after_cropping=(depth, height, width),
     )
+
+
+def _finite(image: FloatArray, files: CaseFiles) -> FloatArray:
+    """Return an image (C, D, H, W) with 0 where it is not finite, and warn of that.
+
+    Source: nnU-Net v1, where SimpleITK reads such voxels of NIfTI as 0 without a word.
+    """
+    wrong = ~np.isfinite(image)
+    if not wrong.any():
+        return image
+    for number, channel in enumerate(wrong):
+        if channel.any():
+            path = files.images[min(number, len(files.images) - 1)]
+            logger.warning(
+                "%s: %d of %d voxels are NaN or infinite and count as 0. nnUNet_verify_dataset "
+                "names all such files; with --fix OUT --fill minimum it fills them",
+                path,
+                np.count_nonzero(channel),
+                channel.size,
+            )
+    return np.where(wrong, np.float32(0), image)
 
 
 def resampled_shape(shape: Shape3, spacing: Spacing3, target: Spacing3) -> Shape3:

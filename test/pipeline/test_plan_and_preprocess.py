@@ -216,8 +216,8 @@ def test_a_label_of_another_size_names_its_case(
     assert "ball_0: the label has (11, 20, 24) voxels" in capsys.readouterr().err
 
 
-def test_voxels_that_are_not_numbers_become_zero(
-    home: Path, make_task: Callable[[int], Path]
+def test_voxels_that_are_not_numbers_become_zero_and_their_file_is_named(
+    home: Path, make_task: Callable[[int], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = make_task(1)
     image = np.full((12, 20, 24), 40, np.float32)
@@ -231,6 +231,17 @@ def test_voxels_that_are_not_numbers_become_zero(
     for folder in ("nnUNetData_plans_v2.1_stage0", "nnUNetData_plans_v2.1_2D_stage0"):
         store = CaseStore(home / "preprocessed" / TASK / folder)
         assert np.isfinite(store.load("ball_0")).all(), folder
+    assert "ball_0_0000.nii.gz: 1 of 5760 voxels are NaN or infinite and count as 0" in caplog.text
+
+
+def test_a_label_with_nan_ends_planning_with_3_and_its_name(
+    make_task: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = np.zeros((12, 20, 24), np.float32)
+    label[3, 6, 5] = np.nan
+    write_volume(label, make_task(1) / "labelsTr" / "ball_0.nii.gz")
+    assert run() == 3
+    assert "ball_0.nii.gz: a label map holds integers, but found nan" in capsys.readouterr().err
 
 
 def test_plans_of_another_task_can_be_taken_over(

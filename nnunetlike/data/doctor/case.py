@@ -5,16 +5,12 @@ Arrays are (D, H, W).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.intact import unpacked_size
@@ -146,37 +142,16 @@ def _look(
             voxels, grid = read_label_voxels(path)
         else:
             voxels, grid = format_of(path).read([path])
-        wrong = _not_finite(path, voxels)
     except DataError as error:
         reason = str(error).replace(f"{path}: ", "").replace(f"{path} ", "a file that ", 1)
         complaints.append(_of(case, UNREADABLE, path, reason, "a readable file"))
         return
+    wrong = voxels.size - np.count_nonzero(np.isfinite(voxels))
     if wrong:
         complaints.append(
             _of(case, not_finite, path, f"{wrong} of {voxels.size} voxels not finite", "none")
         )
     yield voxels, grid
-
-
-def _not_finite(path: Path, voxels: FloatArray) -> int:
-    """Return how many voxels of the file are NaN or infinite.
-
-    ITK silently reads such voxels of a NIfTI file as 0, so floating-point files are looked at
-    through nibabel.
-
-    Raises:
-        DataError: nibabel refuses the file.
-    """
-    found: Any = voxels
-    if path.name.endswith((".nii", ".nii.gz")):
-        try:
-            stored: Any = nibabel.load(path)
-            if stored.get_data_dtype().kind != "f":
-                return 0
-            found = np.asanyarray(stored.dataobj)
-        except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} cannot be read as NIfTI: {error}") from None
-    return int(found.size - np.isfinite(found).sum())
 
 
 def _zero_images(case: CaseOnDisk, images: Sequence[_SeenImage]) -> Iterator[Complaint]:

@@ -21,6 +21,7 @@ from nnunetlike.data.imageio.nifti_nibabel import (
     is_shadowed,
     read_nifti,
     require_complete,
+    restored,
     write_like,
 )
 
@@ -89,9 +90,11 @@ def _read(path: Path) -> tuple[Any, Geometry]:
     if is_shadowed(path):
         return read_nifti(path)
     try:
-        return _from_itk(sitk.ReadImage(str(path)), path)
+        voxels, geometry = _from_itk(sitk.ReadImage(str(path)), path)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
+    else:
+        return (restored(voxels, path) if is_nifti(path) else voxels), geometry
     try:
         if is_nifti(path):
             return read_nifti(path)

@@ -1,7 +1,8 @@
 """NIfTI through nibabel: files that SimpleITK refuses or mistakes, and headers kept bit for bit.
 
-SimpleITK refuses NIfTI-2 and axes that are not at right angles, and reads `x.nii` when asked for
-`x.nii.gz` if both lie in one folder. World coordinates of NIfTI are RAS, those of `Geometry` LPS.
+SimpleITK refuses NIfTI-2 and axes that are not at right angles, reads NaN as 0, and reads `x.nii`
+when asked for `x.nii.gz` if both lie in one folder. World coordinates of NIfTI are RAS, those of
+`Geometry` LPS.
 """
 
 from __future__ import annotations
@@ -91,6 +92,27 @@ def _length(path: Path, expected: int) -> int:
     except (OSError, EOFError, zlib.error):
         return found
     return found
+
+
+def restored(voxels: Any, path: Path) -> Any:
+    """Return voxels as ITK read them, with NaN and infinity where the NIfTI file has them.
+
+    ITK reads both as 0 and does not say so. Files without any zero need not be read again.
+
+    Args:
+        voxels: (D, H, W), or with more leading axes of length one.
+        path: their file.
+    """
+    if voxels.dtype.kind != "f" or np.all(voxels):
+        return voxels
+    try:
+        image: Any = nibabel.load(path)
+        if image.get_data_dtype().kind != "f":
+            return voxels
+        stored = np.asanyarray(image.dataobj).T.reshape(voxels.shape)
+    except UNREADABLE:  # ITK was more lenient
+        return voxels
+    return np.where(np.isfinite(stored), voxels, stored).astype(voxels.dtype, copy=False)
 
 
 def read_nifti(path: Path) -> tuple[Any, Geometry]:

@@ -116,6 +116,22 @@ def test_voxels_that_are_not_numbers_become_zero_and_the_case_is_not_changed() -
     assert np.isnan(cropped.image[0, 0, 0, 0])
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_voxels_that_are_not_finite_count_as_zero_and_their_file_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
+) -> None:
+    voxels = np.ones((3, 4, 5), np.float32)
+    spoilt = voxels.copy()
+    spoilt[0, 0, :2] = np.nan, np.inf
+    paths = (tmp_path / f"a_0000{ending}", tmp_path / f"a_0001{ending}")
+    for array, path in zip((voxels, spoilt), paths, strict=True):
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    cropped, _ = read_and_crop(CaseFiles(case_id="a", images=paths))
+    assert (cropped.image[1, 0, 0, :2] == 0).all() and cropped.image.sum() == 118
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"a_0001{ending}: 2 of 60 voxels are NaN or infinite and count as 0" in caplog.text
+
+
 def test_half_voxels_are_rounded_to_even() -> None:
     assert resampled_shape((5, 7, 9), (1, 1, 1), (2, 2, 2)) == (2, 4, 4)
 

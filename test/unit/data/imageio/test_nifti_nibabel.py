@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,26 @@ def test_a_file_is_read_itself_not_the_uncompressed_one_beside_it(tmp_path: Path
     assert format_of(plain).read([plain])[0].max() == 123
 
 
-def test_not_a_number_stays_so_in_what_nibabel_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3), (2, 3, 4, 1)])
+def test_not_a_number_stays_so_whoever_reads(
+    tmp_path: Path, kind: Any, shape: tuple[int, ...]
+) -> None:
     path = tmp_path / "a.nii.gz"
-    voxels = np.ones((2, 2, 2), np.float32)
+    voxels = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    voxels.reshape(-1)[[2, 4]] = np.nan, -np.inf
+    nibabel.save(kind(voxels, np.eye(4)), path)
+    image, _ = format_of(path).read([path])
+    assert np.array_equal(image.reshape(-1), voxels.T.reshape(-1), equal_nan=True)
+
+
+def test_a_label_map_with_nan_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    voxels = np.zeros((2, 3, 4), np.float32)
     voxels[0, 0, 0] = np.nan
-    nibabel.save(nibabel.Nifti2Image(voxels, np.eye(4)), path)
-    assert np.isnan(format_of(path).read([path])[0]).sum() == 1
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    with pytest.raises(DataError, match=r"a\.nii\.gz: a label map holds integers, but found nan"):
+        format_of(path).read_label(path)
 
 
 def test_a_file_of_two_dimensions_gives_a_prediction_of_two(tmp_path: Path) -> None:
