@@ -144,10 +144,18 @@ def predict_folder(
     return [destinations[case.case_id].path for case in todo]
 
 
-def require_room_for_probabilities(plans: Plans, cases: int, output: Path) -> None:
+def require_room_for_probabilities(
+    plans: Plans, cases: int, output: Path, remedy: str = "predict without --save_npz (-z)"
+) -> None:
     """Say what the probabilities of so many cases take at most on disk.
 
     The sizes of the training cases stand for those of the cases to predict.
+
+    Args:
+        plans: of the model.
+        cases: how many will be predicted.
+        output: folder that gets them.
+        remedy: what to do where the disk is too small.
 
     Raises:
         ResourceError: the disk has no room for them even if they compress well.
@@ -165,7 +173,7 @@ def require_room_for_probabilities(plans: Plans, cases: int, output: Path) -> No
         output,
         SMALLEST_SHARE * most,
         f"writing the probabilities of {cases} cases",
-        "predict without --save_npz (-z)",
+        remedy,
     )
 
 

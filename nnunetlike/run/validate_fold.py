@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nnunetlike.core.parallel import default_processes
+from nnunetlike.inference.predict import require_room_for_probabilities
 from nnunetlike.inference.validate import validate
 from nnunetlike.postprocessing.determine import determine_postprocessing
 from nnunetlike.run.fold import Fold, copy_references
@@ -22,8 +23,13 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
 
     Raises:
         DataError: cases or labels are missing.
+        ResourceError: the disk has no room for the probabilities that were asked for.
     """
     run = fold.run
+    output = fold.folder / run.val_folder
+    if run.save_npz:
+        cases = len(fold.split.val)
+        require_room_for_probabilities(fold.plans, cases, output, "validate without --npz")
     summary = validate(
         network.to(runtime.device),
         fold.plans,
@@ -31,7 +37,7 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         fold.store,
         fold.split.val,
         fold.references,
-        fold.folder / run.val_folder,
+        output,
         task=run.task,
         name=f"{run.recipe.name} val tiled True",
         device=runtime.device,

@@ -90,6 +90,20 @@ def test_training_unpacks_nothing_on_a_disk_too_small(
     assert run_training.main([*words, "--use_compressed_data"]) == 0
 
 
+def test_validation_keeps_no_probabilities_on_a_disk_too_small(
+    tiny_task: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["2d", "nnUNetTrainerV2", "901", "0", *TRAINING, "--use_compressed_data"]
+    assert run_training.main(words) == 0
+    fill_disk(monkeypatch, 100)
+    validation = [word for word in words if word != "--disable_validation_inference"]
+    assert run_training.main([*validation, "-val", "--npz"]) == 4
+    said = capsys.readouterr().err
+    assert "error: writing the probabilities of 2 cases needs about" in said
+    assert "validate without --npz" in said
+    assert not list((tiny_task / "results").rglob("validation_raw/*.nii.gz"))
+
+
 def test_a_task_in_training_is_not_cleaned(
     tiny_task: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
