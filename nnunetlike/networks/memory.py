@@ -1,9 +1,4 @@
-"""How much memory a step needs, found by rehearsing it on torch's `meta` device.
-
-Tensors of the `meta` device have shapes but no memory, and operations on them take no arithmetic;
-yet autograd keeps, recomputes and frees them as it does on a real device. So the peak of what is
-alive at once can be read off a rehearsal of the very network that will run.
-"""
+"""How much memory a step needs, found by rehearsing it on torch's `meta` device."""
 
 from __future__ import annotations
 
@@ -17,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nnunetlike.networks import NetworkSpec, NetworkTask
+from nnunetlike.networks.rehearsal import empty_image, on_meta, step
 
 _FLOAT32 = 4
 _LOSS_COPIES = 3
@@ -48,10 +44,10 @@ def training_bytes(
         batch_size: patches per step on the device.
         bytes_per_value: size of an activation: 4, or 2 under autocast.
     """
-    network = _on_meta(network_spec, task)
+    network = on_meta(network_spec, task)
     rehearsal = _Rehearsal(network)
     with rehearsal:
-        in_logits = _step(network, _image(task, patch_size, batch_size))
+        in_logits = step(network, empty_image(task, patch_size, batch_size))
     parameters = _parameters(network)
     half = _FLOAT32 - bytes_per_value
     mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
@@ -70,34 +66,12 @@ def inference_bytes(
 
     Arguments and what is not counted are those of `training_bytes`.
     """
-    network: Any = _on_meta(network_spec, task)  # any module with the attribute of the contract
+    network: Any = on_meta(network_spec, task)  # any module with the attribute of the contract
     network.deep_supervision = False
     rehearsal = _Rehearsal(network)
     with torch.no_grad(), rehearsal:
-        network(_image(task, patch_size, batch_size))
+        network(empty_image(task, patch_size, batch_size))
     return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
-
-
-def _on_meta(network_spec: NetworkSpec, task: NetworkTask) -> nn.Module:
-    with torch.device("meta"):
-        return network_spec.build(task)
-
-
-def _image(task: NetworkTask, patch_size: Sequence[int], batch_size: int) -> Tensor:
-    return torch.empty(batch_size, task.channels, *patch_size, device="meta")
-
-
-def _step(network: nn.Module, image: Tensor) -> int:
-    """Go forward and backward with a loss that keeps what Dice and cross-entropy keep.
-
-    Returns:
-        How many values the logits of all heads have.
-    """
-    output = network(image)
-    heads: list[Tensor] = output if isinstance(output, list) else [output]
-    loss = torch.stack([h.softmax(1).sum() + h.log_softmax(1).sum() for h in heads]).sum()
-    loss.backward()
-    return sum(head.numel() for head in heads)
 
 
 def _parameters(network: nn.Module) -> int:
