@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -105,11 +105,73 @@ def budget_for(
     return Budget(processes, memory)
 
 
+class Executor(Protocol):
+    """A place where cases are computed."""
+
+    def outcomes(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        names: Sequence[str],
+        cost: Callable[[T], float] | None,
+        title: str,
+    ) -> Generator[tuple[int, R | NnunetlikeError], None, None]:
+        """Yield (index of an item, result or error) as they come, each once.
+
+        A `WorkerError` is yielded when no further attempt is to be made. Closing the generator
+        gives up what has not begun.
+
+        Args:
+            function: picklable, called with one item.
+            items: picklable.
+            names: of the items.
+            cost: gives the memory an item needs, in bytes.
+            title: what the work is called in the log.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Worker processes of this machine; what they need of its memory decides how many."""
+
+    processes: int
+    """At most; 0 or 1 computes in this process."""
+
+    def outcomes(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        names: Sequence[str],
+        cost: Callable[[T], float] | None,
+        title: str,
+    ) -> Generator[tuple[int, R | NnunetlikeError], None, None]:
+        """Yield outcomes; cases whose workers died come last, each tried once more, alone."""
+        if self.processes <= 1 or len(items) <= 1 or not may_start_processes():
+            yield from _here(function, items)
+            return
+        costs = [float(cost(item)) if cost else 0.0 for item in items]
+        budget = budget_for(self.processes, costs, names, title)
+        lost: dict[int, WorkerError] = {}
+        with closing(_beside(function, items, costs, budget)) as found:
+            for index, outcome in found:
+                if isinstance(outcome, WorkerError):
+                    lost[index] = outcome
+                else:
+                    yield index, outcome
+        for index, error in sorted(lost.items()):
+            yield index, again(function, items[index], names[index], error)
+
+
+Workers = int | Executor
+"""Who computes cases: so many processes of this machine, or an executor."""
+
+
 def process_map(
     function: Callable[..., R],
     items: Sequence[T],
     *,
-    processes: int,
+    processes: Workers,
     name: Callable[[T], str] = str,
     title: str = "",
     cost: Callable[[T], float] | None = None,
@@ -123,7 +185,7 @@ def process_map(
     Args:
         function: picklable, called with one item.
         items: picklable arguments, one call each.
-        processes: most processes at a time; 0 or 1 computes in this process.
+        processes: most processes at a time, 0 or 1 for this process; or where else to compute.
         name: gives an item's name for messages.
         title: what the progress bar says; no bar when empty.
         cost: gives the memory an item needs, in bytes; cases run side by side as far as it suffices
@@ -133,27 +195,44 @@ def process_map(
         NnunetlikeError: cases failed; all are named, after the others were done.
         WorkerBugError: at least one of them by a fault of the program; its traceback comes last.
     """
+    found = outcomes_of(
+        function, items, processes=processes, name=name, title=title, cost=cost
+    )  # fmt: skip
+    errors = {
+        name(item): outcome
+        for item, outcome in zip(items, found, strict=True)
+        if isinstance(outcome, NnunetlikeError)
+    }
+    if errors:
+        raise summed_up(errors, len(items))
+    return found  # type: ignore[return-value]  # no errors left
+
+
+def outcomes_of(
+    function: Callable[..., R],
+    items: Sequence[T],
+    *,
+    processes: Workers,
+    name: Callable[[T], str] = str,
+    title: str = "",
+    cost: Callable[[T], float] | None = None,
+) -> list[R | NnunetlikeError]:
+    """Return for each item the result or the error, as `process_map` computes them.
+
+    Raises:
+        NnunetlikeError: no further case can be done, as with a full disk.
+    """
+    executor = LocalProcesses(processes) if isinstance(processes, int) else processes
     names = [name(item) for item in items]
-    here = processes <= 1 or len(items) <= 1 or not may_start_processes()
-    if here:
-        found = _here(function, items)
-    else:
-        costs = [float(cost(item)) if cost else 0.0 for item in items]
-        found = _beside(function, items, costs, budget_for(processes, costs, names, title))
     outcomes: dict[int, R | NnunetlikeError] = {}
     bar = tqdm(total=len(items), desc=title, disable=not title, unit="case")
-    with closing(found), bar:
+    with closing(executor.outcomes(function, items, names, cost, title)) as found, bar:
         for index, outcome in found:
             outcomes[index] = outcome
             bar.update()
             if isinstance(outcome, NnunetlikeError) and ends_the_work(outcome):
                 raise named(outcome, names[index])
-    for index in () if here else _lost(outcomes):
-        outcomes[index] = again(function, items[index], names[index], outcomes[index])
-    errors = {names[i]: e for i, e in sorted(outcomes.items()) if isinstance(e, NnunetlikeError)}
-    if errors:
-        raise summed_up(errors, len(items))
-    return [outcomes[index] for index in range(len(items))]  # type: ignore[misc]  # no errors left
+    return [outcomes[index] for index in range(len(items))]
 
 
 def ends_the_work(outcome: object) -> bool:
@@ -196,10 +275,6 @@ def again(function: Callable[[T], R], item: T, name: str, error: object) -> R | 
     if not isinstance(outcome, NnunetlikeError):
         logger.info("%s: done at the second attempt", name)
     return outcome
-
-
-def _lost(outcomes: dict[int, Any]) -> list[int]:
-    return sorted(index for index, found in outcomes.items() if isinstance(found, WorkerError))
 
 
 def _here(

@@ -94,11 +94,15 @@ class _Worker:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
     """What a worker sends instead of a result; errors themselves may not be picklable."""
 
     kind: type[NnunetlikeError]
     message: str
+
+    def error(self) -> NnunetlikeError:
+        """Return the error as it was raised."""
+        return self.kind(self.message)
 
 
 @dataclass(frozen=True)
@@ -212,8 +216,8 @@ class WorkerPool(Generic[R]):
         worker.busy = False
         self._relay.pass_on(answer.notes)
         outcome: Any = answer.outcome
-        if isinstance(outcome, _Failure):
-            outcome = outcome.kind(outcome.message)
+        if isinstance(outcome, Failure):
+            outcome = outcome.error()
             if isinstance(outcome, WorkerError):  # the next call gets a fresh process
                 self._end([worker], politely=True)
         self._ended.append((worker.key, outcome))
@@ -320,11 +324,11 @@ def _work(pipe: Connection, function: Callable[[Any], Any], level: int) -> None:
         except (EOFError, OSError):
             return
         except Exception as error:  # noqa: BLE001 - the item cannot be unpickled here
-            pipe.send(_Answer(_sendable(_in_words(error))))
+            pipe.send(_Answer(sendable(_in_words(error))))
             continue
         if isinstance(item, _Goodbye):
             return
-        outcome = _sendable(outcome_of(function, item))
+        outcome = sendable(outcome_of(function, item))
         _answer(pipe, _Answer(outcome, notebook.taken()))
 
 
@@ -334,17 +338,17 @@ def _answer(pipe: Connection, answer: _Answer) -> None:
     except OSError:  # the owner is gone
         os._exit(1)
     except Exception as error:  # noqa: BLE001 - the result cannot be pickled
-        pipe.send(_Answer(_sendable(_in_words(error)), answer.notes))
+        pipe.send(_Answer(sendable(_in_words(error)), answer.notes))
 
 
-def _sendable(outcome: object) -> object:
+def sendable(outcome: object) -> object:
     """Return the outcome; errors as type and text, the type as one that its owner can build."""
     if not isinstance(outcome, NnunetlikeError):
         return outcome
     kind = type(outcome)
     if kind.__init__ is not Exception.__init__ or "<locals>" in kind.__qualname__:
         kind = next(k for k in kind.__mro__[1:] if k.__module__ == NnunetlikeError.__module__)
-    return _Failure(kind, str(outcome))
+    return Failure(kind, str(outcome))
 
 
 def _leave(signal_number: int, frame: object) -> None:
