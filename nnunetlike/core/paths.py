@@ -6,6 +6,7 @@ Environment variables are read when a folder is asked for; importing this module
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetlike.core import environment
@@ -59,12 +60,13 @@ def _task_folders() -> list[Path]:
     return homes
 
 
-def task_name(task: str | int) -> str:
+def task_name(task: str | int, among: Sequence[Path] | None = None) -> str:
     """Return the full name of a task given its name or its number.
 
     Args:
         task: `Task004_Hippocampus` or v2's `Dataset004_Hippocampus` (returned as is), or `4`,
             `"4"`, `"004"`.
+        among: folders that hold tasks; None: those that the variables name.
 
     Raises:
         UsageError: the text is neither, or no task or several tasks have that number.
@@ -76,7 +78,7 @@ def task_name(task: str | int) -> str:
         raise UsageError(
             f"{text!r} is neither a task name (Task004_Name, Dataset004_Name) nor a task number"
         )
-    homes = _task_folders()
+    homes = _task_folders() if among is None else among
     found = {
         entry.name
         for home in homes
