@@ -45,6 +45,10 @@ class WorkerBugError(WorkerError):
     exit_code = 1
 
 
+class PeerError(ResourceError):
+    """Another process of the same run ended, or did not come in time."""
+
+
 class InterruptedRunError(NnunetlikeError):
     """The run was stopped from outside and can go on where it was."""
 

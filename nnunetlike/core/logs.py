@@ -18,6 +18,14 @@ def set_up_console(level: int = logging.INFO) -> None:
     root.setLevel(level)
 
 
+def speak_for_process(rank: int) -> None:
+    """Let a process that is not the main one of its run say only warnings, with its number."""
+    root = logging.getLogger("nnunetlike")
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        handler.setFormatter(_Plain(f"process {rank}: "))
+
+
 def add_file(path: Path) -> logging.Handler:
     """Also append the log lines to `path`, each with v1's timestamp; return the handler."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +71,14 @@ class _Console(logging.Handler):
 
 
 class _Plain(logging.Formatter):
+    def __init__(self, who: str = "") -> None:
+        super().__init__()
+        self._who = who
+
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         return (
-            f"{record.levelname.lower()}: {message}" if record.levelno > logging.INFO else message
+            f"{record.levelname.lower()}: {self._who}{message}"
+            if record.levelno > logging.INFO
+            else message
         )

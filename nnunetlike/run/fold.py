@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import visible_files
 from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
+from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
 from nnunetlike.data.store import CaseStore
@@ -21,6 +22,7 @@ from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.model_files import describe_network
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
+from nnunetlike.training.batch_share import BatchShare, share_of_batch, split_batch
 from nnunetlike.training.recipe import TrainerRecipe
 
 
@@ -78,8 +80,11 @@ class Fold:
     """Preprocessed task."""
 
     model_folder: Path
+    share: BatchShare
+    """What this process makes of each batch."""
+
     notes: tuple[str, ...] = ()
-    """What the user should know about the split."""
+    """What the user should know about the split and the batch."""
 
     @property
     def folder(self) -> Path:
@@ -150,8 +155,12 @@ class Fold:
         }
 
 
-def resolve(run: FoldRun) -> Fold:
+def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
     """Return a run with its plans, cases and folders; `splits_final.pkl` is made if missing.
+
+    Args:
+        run: what is asked for.
+        team: the processes that train together.
 
     Raises:
         UsageError: the configuration does not exist for this task, or not yet.
@@ -171,17 +180,36 @@ def resolve(run: FoldRun) -> Fold:
     model_folder = paths.model_folder(
         run.configuration, run.task, run.recipe.name, run.plans_identifier
     )
+    plans = _with_options(plans, number, run.recipe)
+    planned = plans.stages[number].batch_size
+    shared = run.recipe.batch_per_process == "shared"
+    sizes = split_batch(planned, team.world_size, shared=shared)
     return Fold(
         run=run,
-        plans=_with_options(plans, number, run.recipe),
+        plans=plans,
+        share=share_of_batch(sizes, team.rank, run.recipe.oversample),
         plans_file=plans_file,
         stage_number=number,
         split=split,
         store=store,
         dataset=dataset,
         model_folder=model_folder,
-        notes=notes,
+        notes=(*notes, *_notes_on_batch(planned, sizes, shared=shared)),
     )
+
+
+def _notes_on_batch(planned: int, sizes: Sequence[int], *, shared: bool) -> Iterator[str]:
+    total = sum(sizes)
+    if total != planned and shared:
+        yield (
+            f"a batch of {planned} cannot be shared by {len(sizes)} processes, which need one "
+            f"patch each: the batch is {total}"
+        )
+    elif total != planned:
+        yield (
+            f"each of the {len(sizes)} processes makes the planned batch of {planned}: the batch "
+            f"is {total}. --dbs shares the planned batch instead"
+        )
 
 
 def _with_options(plans: Plans, number: int, recipe: TrainerRecipe) -> Plans:

@@ -39,7 +39,8 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         "stage": fold.stage_number,
         "data_folder": str(fold.store.folder),
         "patch_size": list(stage.patch_size),
-        "batch_size": stage.batch_size,
+        "batch_size": fold.share.total,
+        "batch_of_this_process": fold.share.samples,
         "batch_dice": fold.batch_dice,
         "classes": list(fold.plans.classes),
         "train_cases": list(fold.split.train),
@@ -92,7 +93,7 @@ def report(fold: Fold, facts: dict[str, Any]) -> None:
     logger.info(
         "patch %s, batch %d, %d channels, %d classes with background, %s Dice",
         " x ".join(map(str, stage.patch_size)),
-        stage.batch_size,
+        fold.share.total,
         fold.plans.num_channels,
         fold.plans.num_classes,
         "batch" if fold.batch_dice else "sample",

@@ -21,6 +21,8 @@ from nnunetlike.networks.model_files import (
 from nnunetlike.networks.pretrained import copy_pretrained
 from nnunetlike.networks.v1_weights import load_v1_state_dict, parameters_in_v1_order
 from nnunetlike.run.fold import Fold
+from nnunetlike.run.interrupted import has_checkpoint_since
+from nnunetlike.run.launch import is_restarted, launch_name
 from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.progress import EpochProgress, FaultCounter
 from nnunetlike.training.random_states import restore_random_states
@@ -64,9 +66,22 @@ def facts_to_keep(fold: Fold, runtime: Runtime) -> dict[str, Any]:
         "epochs": recipe.epochs,
         "iterations": recipe.iterations,
         "val_iterations": recipe.val_iterations,
-        "batch_size": fold.stage.batch_size,
+        "batch_size": fold.share.total,
         "precision": runtime.precision,
+        "launch": launch_name(),
     }
+
+
+def as_restarted(fold: Fold) -> Fold:
+    """Return the fold so that it goes on, if a launcher starts this training again after a failure.
+
+    Checkpoints of earlier trainings are not gone on from.
+    """
+    if not is_restarted() or fold.run.continue_training or not has_checkpoint_since(fold.folder, 0):
+        return fold
+    kept: Mapping[str, Any] = load_to_continue(fold.folder).content.get("run") or {}
+    goes_on = kept.get("launch") == launch_name()
+    return replace(fold, run=replace(fold.run, continue_training=goes_on))
 
 
 def checkpoint_to_go_on_from(fold: Fold) -> ModelFile | None:
@@ -101,8 +116,17 @@ def as_begun(fold: Fold, start: ModelFile | None) -> Fold:
 
 
 def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
-    """Say where a training that goes on starts, and in what it differs from what it was."""
+    """Say where a training that goes on starts, and in what it differs from what it was.
+
+    One that begins anew is told of the checkpoints that it will replace.
+    """
     if parts.start is None:
+        if list(fold.folder.glob("model_*.model")):
+            logger.warning(
+                "%s holds checkpoints of an earlier training, which will be replaced; stop now and "
+                "use -c if you meant to continue it",
+                fold.folder,
+            )
         return
     epoch, recipe = parts.state.epoch, fold.run.recipe
     kept: Mapping[str, Any] = parts.start.content.get("run") or {}
@@ -146,7 +170,9 @@ def build_parts(fold: Fold, runtime: Runtime, start: ModelFile | None) -> Parts:
     recipe = fold.run.recipe
     network = recipe.network.build(fold.network_task)
     _load_weights(fold, network, start)
-    objective = recipe.objective.build(network, batch_dice=fold.batch_dice).to(runtime.device)
+    objective = recipe.objective.build(
+        network, batch_dice=fold.batch_dice, total=runtime.total(), share=fold.share.weight
+    ).to(runtime.device)
     optimizer = recipe.optimizer.build(parameters_in_v1_order(network))
     content = {} if start is None else dict(start.content)
     if start is not None:
@@ -158,11 +184,14 @@ def build_parts(fold: Fold, runtime: Runtime, start: ModelFile | None) -> Parts:
                 "-pretrained_weights instead of -c"
             ) from None
         runtime.load_state_dict(content)
+    progress = EpochProgress.from_checkpoint(content.get("progress") or {}, runtime.device)
+    if progress.counts is not None and not runtime.is_main:
+        progress.counts.zero_()  # they are those of all processes, and are added up again
     return Parts(
         objective=objective,
         optimizer=optimizer,
         state=TrainState() if start is None else TrainState.from_checkpoint(content),
-        progress=EpochProgress.from_checkpoint(content.get("progress") or {}, runtime.device),
+        progress=progress,
         start=start,
     )
 
@@ -188,9 +217,3 @@ def _load_weights(fold: Fold, network: nn.Module, start: ModelFile | None) -> No
         content = load_content(path)
         copied = copy_pretrained(network, without_module(content["state_dict"]))
         logger.info("copied %d tensors from %s", len(copied), path)
-    if list(fold.folder.glob("model_*.model")):
-        logger.warning(
-            "%s holds checkpoints of an earlier training, which will be replaced; stop now and "
-            "use -c if you meant to continue it",
-            fold.folder,
-        )

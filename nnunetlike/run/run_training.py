@@ -26,8 +26,12 @@ from nnunetlike.run.interrupted import (
     has_checkpoint_since,
     interruption_explained,
 )
+from nnunetlike.run.launch import is_launched, launch, processes_of_this_machine, work_as_launched
+from nnunetlike.run.performance import add_measurement_options, measure, measurement_from
+from nnunetlike.run.resume import as_restarted
 from nnunetlike.run.train_fold import find_learning_rate, load_for_validation, train
 from nnunetlike.run.validate_fold import dice_table, validate_fold
+from nnunetlike.training.distributed import TIMEOUT_S
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.recipes import TRAINERS
 from nnunetlike.training.runtime import (
@@ -45,12 +49,14 @@ RECIPE_OPTIONS = ("epochs", "iterations", "val_iterations", "batch_size")
 logger = logging.getLogger(__name__)
 
 
-def build_parser() -> CommandParser:
-    """Return the command's parser."""
-    parser = CommandParser(prog="nnUNet_train", description="Train one fold of one model.")
+def build_parser(prog: str = "nnUNet_train", processes: int | None = None) -> CommandParser:
+    """Return the parser of a training command; `processes` are started when not told how many."""
+    parser = CommandParser(prog=prog, description="Train one fold of one model.")
     add_positionals(parser)
     add_v1_options(parser)
     add_our_options(parser)
+    add_options_of_several_processes(parser, processes)
+    add_measurement_options(parser)
     return parser
 
 
@@ -112,6 +118,26 @@ def add_our_options(parser: CommandParser) -> None:
     add("--num_workers", type=int, help="processes that make training batches")
 
 
+def add_options_of_several_processes(parser: CommandParser, processes: int | None) -> None:
+    """Add the options of training in several processes."""
+    add = parser.add_argument
+    add(
+        "--nproc", "-gpus", type=int, metavar="N", default=processes,
+        help="train in N processes of this machine, each on a GPU of its own where there are GPUs",
+    )  # fmt: skip
+    add("--master_port", type=int, help="port where they meet; a free one when absent")
+    add("--dbs", action="store_true", help="several processes share the planned batch")
+    add(
+        "--ddp_timeout", type=float, default=TIMEOUT_S, metavar="SECONDS",
+        help="how long the processes wait for one another within a step",
+    )  # fmt: skip
+    add(
+        "--legacy_ddp_dice", action="store_true",
+        help="nnU-Net v1's too small gradient of the Dice over a batch spread over processes",
+    )  # fmt: skip
+    add("--local_rank", type=int, help="set by launchers; the environment says the same")
+
+
 def recipe_from(args: argparse.Namespace) -> TrainerRecipe:
     """Return the trainer's recipe with the options of the command line.
 
@@ -120,7 +146,7 @@ def recipe_from(args: argparse.Namespace) -> TrainerRecipe:
     """
     recipe = TRAINERS.get(args.network_trainer)
     changes = {name: value for name in RECIPE_OPTIONS if (value := getattr(args, name)) is not None}
-    recipe = replace(recipe, **changes)
+    recipe = replace(recipe, **changes, batch_per_process="shared" if args.dbs else "plan")
     if args.base_num_features is not None:
         recipe = recipe.with_base_features(args.base_num_features)
     return recipe if args.lr is None else recipe.with_rate(args.lr)
@@ -174,7 +200,8 @@ def _seed(args: argparse.Namespace) -> int:
 
 def _workers(asked: int | None) -> int:
     if asked is None:
-        text = os.environ.get(WORKERS_VARIABLE, str(min(DEFAULT_WORKERS, available_cores())))
+        cores = max(1, available_cores() // processes_of_this_machine())
+        text = os.environ.get(WORKERS_VARIABLE, str(min(DEFAULT_WORKERS, cores)))
         if not text.isdigit():
             raise UsageError(f"{WORKERS_VARIABLE} is {text!r}; set it to a number of processes")
         asked = int(text)
@@ -183,22 +210,54 @@ def _workers(asked: int | None) -> int:
     return asked
 
 
-def execute(args: argparse.Namespace, words: Sequence[str]) -> None:
+def execute(args: argparse.Namespace, words: Sequence[str]) -> int | None:
     """Train and validate as asked; `words` are those of the command line.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM came; the message has the command that goes on.
     """
-    run = fold_run_from(args)
+    if is_launched():
+        return work_as_launched(args, partial(train_and_validate, args, words))
+    if args.nproc is not None:
+        return _launch(args, words)
     device = choose_device(args.device)
-    runtime = SingleProcess(device, choose_precision(device, fp32=run.fp32))
-    fold = resolve(run)
+    train_and_validate(args, words, SingleProcess(device, choose_precision(device, fp32=args.fp32)))
+    return None
+
+
+def _launch(args: argparse.Namespace, words: Sequence[str]) -> int:
+    fold = resolve(fold_run_from(args))  # so that what is wrong is said once, before all begins
+    begin = time.time()
+
+    def onward() -> str:
+        saved = has_checkpoint_since(fold.folder, begin)
+        return f"Go on with: {command_that_goes_on(words, '-c')}" if saved else ""
+
+    return launch(words, args.nproc, port=args.master_port, device=args.device, onward=onward)
+
+
+def train_and_validate(args: argparse.Namespace, words: Sequence[str], runtime: Runtime) -> None:
+    """Train and validate as asked, in the process or processes of a runtime.
+
+    Raises:
+        InterruptedRunError: SIGINT or SIGTERM came; the message has the command that goes on.
+    """
+    measurement = measurement_from(args)
+    run = fold_run_from(args)
+    run = replace(run, seed=runtime.first(run.seed))
+    if runtime.is_main:
+        resolve(run)  # makes the splits if there are none
+    runtime.meet("the splits are made")
+    fold = as_restarted(resolve(run, runtime))
     if args.disable_next_stage_pred:
         logger.info(
             "--disable_next_stage_pred changes nothing: only 3d_lowres makes predictions for a "
             "next stage, and this version does not write them"
         )
     with using(fold.dataset):
+        if measurement is not None:
+            measure(fold, runtime, measurement)
+            return
         if args.find_lr:
             find_learning_rate(fold, runtime)
             return
@@ -229,14 +288,25 @@ def _validate(words: Sequence[str], fold: Fold, network: nn.Module, runtime: Run
         lambda _: command_that_goes_on(words, "-val"),
     ):
         summary = validate_fold(fold, network, runtime)
-    print(f"validation of {len(fold.split.val)} cases in {folder}:")
-    print(dice_table(summary))
+    if runtime.is_main:
+        print(f"validation of {len(fold.split.val)} cases in {folder}:")
+        print(dice_table(summary))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+def main(
+    argv: Sequence[str] | None = None,
+    prog: str = "nnUNet_train",
+    processes: int | None = None,
+) -> int:
+    """Run a training command and return its exit status.
+
+    Args:
+        argv: its arguments; those of this process when absent.
+        prog: its name.
+        processes: how many to start when neither a launcher nor the arguments say.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
-    return run_command(partial(execute, words=words), build_parser, words)
+    return run_command(partial(execute, words=words), partial(build_parser, prog, processes), words)
 
 
 if __name__ == "__main__":

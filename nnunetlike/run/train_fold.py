@@ -29,6 +29,7 @@ from nnunetlike.run.resume import (
 )
 from nnunetlike.run.training_memory import MemoryNeed, memory_errors_explained, require_memory
 from nnunetlike.training.augmentation.policies import policy_for
+from nnunetlike.training.batch_share import OwnBatches
 from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
 from nnunetlike.training.hooks.hints import ZeroDiceHint
@@ -89,7 +90,12 @@ def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
 
 
 def _hooks(fold: Fold, runtime: Runtime, events: Events) -> list[Hook]:
-    """Return what watches a training, in the order in which it is told of an epoch."""
+    """Return what watches a training, in the order in which it is told of an epoch.
+
+    Only the main process speaks and saves, and ends training for all.
+    """
+    if not runtime.is_main:
+        return []
     hooks: list[Hook] = [
         Monitor(events),
         Checkpoints(
@@ -181,19 +187,20 @@ def batches(
         yield training, validation
 
 
-def _source(fold: Fold, *, validate: bool) -> PatchSource:
-    return PatchSource(
+def _source(fold: Fold, *, validate: bool) -> OwnBatches:
+    source = PatchSource(
         fold.store,
         fold.split.val if validate else fold.split.train,
         fold.stage,
         fold.plans.classes,
-        batch_size=fold.stage.batch_size,
+        batch_size=fold.share.samples,
         seed=2 * fold.run.seed + validate,
         augmentation=None if validate else policy_for(fold.stage),
-        oversample=fold.run.recipe.oversample,
+        oversample=fold.share.oversample,
         use_mask_for_norm=fold.plans.use_mask_for_norm,
         unpacked=not fold.run.use_compressed_data,
     )
+    return OwnBatches(source, fold.share)
 
 
 def _prepare(fold: Fold, runtime: Runtime, parts: Parts) -> MemoryNeed:
@@ -213,6 +220,7 @@ def _prepare(fold: Fold, runtime: Runtime, parts: Parts) -> MemoryNeed:
         require_memory(need, ignore=fold.run.ignore_memory_estimate)
         if not fold.run.use_compressed_data:
             unpack(fold)
+    runtime.meet("cases are unpacked")
     return need
 
 

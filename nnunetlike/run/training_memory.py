@@ -51,7 +51,7 @@ class MemoryNeed:
             fold=fold,
             precision=runtime.precision,
             device=str(runtime.device),
-            needed=estimate(fold, runtime.precision, fold.stage.batch_size),
+            needed=estimate(fold, runtime.precision, fold.share.samples),
             free=free_memory(runtime.device),
             parameters=parameters,
         )
@@ -66,7 +66,7 @@ class MemoryNeed:
         """Patch, batch, network and precision in words."""
         stage = self.fold.stage
         return (
-            f"patch {' x '.join(map(str, stage.patch_size))}, batch {stage.batch_size}, "
+            f"patch {' x '.join(map(str, stage.patch_size))}, batch {self.fold.share.samples}, "
             f"{self.network} of {self.parameters / 1e6:.1f} million parameters in "
             f"{self.precision}"
         )
@@ -85,7 +85,7 @@ class MemoryNeed:
         if self.free is None:
             return None
         room = SHARE * self.free
-        sizes = range(self.fold.stage.batch_size - 1, 0, -1)
+        sizes = range(self.fold.share.samples - 1, 0, -1)
         return next((n for n in sizes if estimate(self.fold, self.precision, n) <= room), None)
 
     def _replan(self) -> str:

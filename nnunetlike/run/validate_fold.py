@@ -45,7 +45,11 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         overwrite=run.overwrite_validation,
         autocast=autocast_dtype(runtime.precision),
         strategy=run.recipe.network.strategy,
+        processes=max(1, default_processes() // runtime.world_size),
+        team=runtime,
     )
+    if not runtime.is_main:
+        return summary
     if run.postprocess:
         determine_postprocessing(
             fold.folder, fold.references, raw=run.val_folder, processes=default_processes()

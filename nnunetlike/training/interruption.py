@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,20 @@ from nnunetlike.training.state import TrainState
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_FILE = "STOP"
+AGAIN_S = 2.0
 logger = logging.getLogger(__name__)
 
 
 class Signals(Hook):
     """While entered, SIGINT and SIGTERM are remembered, and training leaves after its step.
 
-    A second SIGINT ends at once, as everywhere.
+    A second SIGINT ends at once, as everywhere; one that follows within two seconds is the same,
+    as a terminal sends it to a launcher and to the processes it has launched, which it tells again.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._received_at = 0.0
         self._obeyed = False
 
     def reason_to_leave(self) -> str | None:
@@ -55,9 +59,12 @@ class Signals(Hook):
             raise InterruptedRunError(f"{self.received} after the last epoch")
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
+        again = self.received is not None
+        if again and number == signal.SIGINT and time.monotonic() > self._received_at + AGAIN_S:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
+        if again:
+            return
+        self.received, self._received_at = signal.Signals(number).name, time.monotonic()
         os.write(2, f"{self.received}: saving after this step\n".encode())  # safe in a handler
 
 

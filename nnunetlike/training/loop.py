@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from nnunetlike.core.errors import DataError, InterruptedRunError, WorkerError
+from nnunetlike.core.errors import DataError, InterruptedRunError, PeerError, WorkerError
 from nnunetlike.networks.initialization import initialize
 from nnunetlike.training.hooks import EpochReport, Hook
 from nnunetlike.training.objectives import Batch
@@ -106,20 +106,35 @@ class TrainLoop:
     ) -> tuple[TrainState, EpochReport]:
         """Do an epoch, or tell the hooks that training is left in its middle.
 
-        A signal may reach worker processes as well; their end is then no error of its own.
+        When another process of the run is gone, the weights are still those of the last step that
+        all have taken, and are saved.
         """
         try:
             return self._epoch(training, validation, state)
-        except (InterruptedRunError, WorkerError):
-            reason = self._reason_to_leave()
-            if reason is None:
-                raise
+        except PeerError:
+            self._interrupt(state)
+            raise
+        except InterruptedRunError as reason:
+            self._share_progress()
+            self._interrupt(state)
+            self.runtime.meet("interrupted")
+            done = self.progress.train_steps
+            raise InterruptedRunError(
+                f"{reason} in epoch {state.epoch} after {done} training batches; all is saved"
+            ) from None
+
+    def _share_progress(self) -> None:
+        """Make the epoch in hand that of all processes, as the checkpoint of one must keep it."""
+        done, runtime = self.progress, self.runtime
+        done.train_losses, done.val_losses = (
+            list(runtime.sum(torch.stack(losses)) / runtime.world_size) if losses else []
+            for losses in (done.train_losses, done.val_losses)
+        )
+        done.counts = None if done.counts is None else runtime.sum(done.counts)
+
+    def _interrupt(self, state: TrainState) -> None:
         for hook in self.hooks:
             hook.on_interrupt(self, state)
-        done = self.progress.train_steps
-        raise InterruptedRunError(
-            f"{reason} in epoch {state.epoch} after {done} training batches; all is saved"
-        )
 
     def _epoch(
         self,
@@ -164,7 +179,7 @@ class TrainLoop:
                 self.progress.train_losses.append(output.loss.detach())
                 self.faults.note(None)
             else:
-                self._skip(state, batch)
+                self._skip(state, batch, output.loss)
             self.progress.train_steps += 1
             self._tell_step(state, self.progress.train_steps - 1)
         return waited
@@ -187,13 +202,15 @@ class TrainLoop:
             self._tell_step(state, self.recipe.iterations + progress.val_steps - 1)
         return waited
 
-    def _skip(self, state: TrainState, batch: Batch) -> None:
+    def _skip(self, state: TrainState, batch: Batch, loss: Tensor) -> None:
         """Take note of a step that was not taken; after too many compute in a wider type.
 
         Raises:
             DataError: there is no wider type.
         """
-        fault = SkippedStep(state.epoch, self.progress.train_steps, tuple(batch["case_ids"]))
+        suspects = self.runtime.gather([] if loss.isfinite() else batch["case_ids"])
+        cases = suspects or self.runtime.gather(batch["case_ids"])
+        fault = SkippedStep(state.epoch, self.progress.train_steps, tuple(cases))
         self.progress.skipped.append(fault)
         self.faults.note(fault)
         self._warn(
@@ -217,8 +234,17 @@ class TrainLoop:
             logger.warning("%s", text)
 
     def _next(self, batches: Iterator[ArrayBatch]) -> tuple[Batch, float]:
+        """Return a batch on the device and the seconds waited for it, or leave.
+
+        A signal may reach worker processes as well; their end is then no error of its own.
+        """
         begin = time.monotonic()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except WorkerError:
+            self._leave_if_asked()
+            raise
+        self._leave_if_asked()
         return self.runtime.to_device(batch), time.monotonic() - begin
 
     def _mean(self, losses: Sequence[Tensor]) -> float:
@@ -237,18 +263,18 @@ class TrainLoop:
         total = self.recipe.iterations + self.recipe.val_iterations
         for hook in self.hooks:
             hook.on_step_end(self, state, step, total)
-        reason = self._reason_to_leave()
-        if reason is not None:
-            raise InterruptedRunError(reason)
 
-    def _reason_to_leave(self) -> str | None:
-        return next((r for hook in self.hooks if (r := hook.reason_to_leave())), None)
+    def _leave_if_asked(self) -> None:
+        """Leave when any process has a reason to; all ask before each step."""
+        reason = next((r for hook in self.hooks if (r := hook.reason_to_leave())), None)
+        if self.runtime.any(reason is not None):
+            raise InterruptedRunError(reason or "a signal to another process")
 
     def _is_to_end(self, state: TrainState) -> bool:
         reasons = [r for hook in self.hooks if (r := hook.reason_to_end(state))]
         if reasons and state.epoch < self.recipe.epochs:
             self._warn(f"training ends after epoch {state.epoch - 1}: {'; '.join(reasons)}")
-        return bool(reasons)
+        return self.runtime.any(bool(reasons))
 
     def _restart_if_nothing_was_learnt(self, state: TrainState) -> None:
         """Start again with less momentum when epoch 100 still has a Dice of exactly 0.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.specs import spec_to_dict
@@ -16,8 +17,19 @@ from nnunetlike.training.optimizers import OptimizerSpec
 class ObjectiveSpec(Protocol):
     """Settings of an objective (a frozen dataclass)."""
 
-    def build(self, network: nn.Module, *, batch_dice: bool) -> nn.Module:
-        """Return the network and its loss in one module."""
+    def build(
+        self,
+        network: nn.Module,
+        *,
+        batch_dice: bool,
+        total: Callable[[Tensor], Tensor] | None = None,
+        share: float = 1.0,
+    ) -> nn.Module:
+        """Return the network and its loss in one module.
+
+        With several processes `total` sums a tensor over them, with gradient, and `share` weighs
+        this one's loss, so that the mean over processes is the loss of the whole batch.
+        """
         ...
 
 
@@ -44,7 +56,7 @@ class TrainerRecipe:
     """Share of the patches of a batch that must hold foreground."""
 
     batch_size: int | None = None
-    """Patches per step over all processes; None: as planned."""
+    """Patches per batch; None: as planned."""
 
     batch_per_process: Literal["plan", "shared"] = "plan"
     """With several processes: each takes the whole planned batch, or they share it."""

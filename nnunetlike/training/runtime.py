@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import re
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 
 from nnunetlike.core import resources
 from nnunetlike.core.errors import UsageError
+from nnunetlike.core.team import Alone
 from nnunetlike.training.objectives import Batch
 from nnunetlike.training.sources import ArrayBatch
 
+T = TypeVar("T")
 Precision = Literal["fp32", "fp16", "bf16"]
 WIDTH: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 """From the type that overflows first to the one that does last."""
@@ -45,6 +48,26 @@ class Runtime(Protocol):
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""
+        ...
+
+    def total(self) -> Callable[[Tensor], Tensor] | None:
+        """Return a sum over all processes with gradient; None if there is but one process."""
+        ...
+
+    def any(self, value: bool) -> bool:
+        """Tell whether the value is true in any process; all must ask."""
+        ...
+
+    def gather(self, items: Sequence[str]) -> list[str]:
+        """Return the items of all processes; all must ask."""
+        ...
+
+    def first(self, value: T) -> T:
+        """Return the value that the main process has; all must ask."""
+        ...
+
+    def meet(self, place: str) -> None:
+        """Return when every process has come to a place, see `core.team.Team`."""
         ...
 
     def to_device(self, batch: ArrayBatch) -> Batch:
@@ -76,7 +99,7 @@ class Runtime(Protocol):
         ...
 
 
-class SingleProcess:
+class SingleProcess(Alone):
     """The runtime of one process on one device.
 
     Args:
@@ -84,8 +107,6 @@ class SingleProcess:
         precision: `fp16` scales the loss, as small gradients would vanish; `bf16` need not.
     """
 
-    rank = 0
-    world_size = 1
     is_main = True
 
     def __init__(self, device: torch.device, precision: Precision = "fp32") -> None:
@@ -99,6 +120,22 @@ class SingleProcess:
         return objective
 
     def sum(self, value: Tensor) -> Tensor:
+        """Return the value itself."""
+        return value
+
+    def total(self) -> Callable[[Tensor], Tensor] | None:
+        """Return None: there is nothing to add."""
+        return None
+
+    def any(self, value: bool) -> bool:
+        """Return the value itself."""
+        return value
+
+    def gather(self, items: Sequence[str]) -> list[str]:
+        """Return the items themselves."""
+        return list(items)
+
+    def first(self, value: T) -> T:
         """Return the value itself."""
         return value
 

@@ -84,6 +84,8 @@ class SegmentationObjective(nn.Module):
         self.network = network
         self.loss = loss
         self.rule: HeadWeights = rule
+        self.leaves_heads_out = rule == "v1"
+        """The last head has the weight 0, so its parameters get no gradient."""
 
     def forward(self, batch: Batch) -> StepOutput:
         """Return the loss over the heads; in eval mode also the counts of the first head.

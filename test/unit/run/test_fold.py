@@ -12,6 +12,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.data.splits import Split
 from nnunetlike.data.store import CaseStore
 from nnunetlike.run.fold import Fold, _require_cases, _split
+from nnunetlike.training.batch_share import BatchShare
 
 
 def _fold(configuration: str, stages: int, fold: int | str = 0) -> Fold:
@@ -26,6 +27,7 @@ def _fold(configuration: str, stages: int, fold: int | str = 0) -> Fold:
         store=CaseStore(Path()),
         dataset=Path("d"),
         model_folder=Path("m"),
+        share=BatchShare(samples=2, total=2, oversample=0.33),
     )
 
 

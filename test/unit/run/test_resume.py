@@ -24,7 +24,7 @@ def _say(caplog: pytest.LogCaptureFixture, precision: str = "fp16", **content: A
     recipe = TRAINERS.get("nnUNetTrainerV2")
     fold: Any = SimpleNamespace(
         run=SimpleNamespace(recipe=recipe, seed=7, deterministic=False),
-        stage=SimpleNamespace(batch_size=2),
+        share=SimpleNamespace(total=2),
     )
     start = SimpleNamespace(path=Path("model_latest.model"), content={"run": KEPT, **content})
     parts: Any = SimpleNamespace(

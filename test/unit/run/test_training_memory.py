@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +34,8 @@ def _need(
         run=SimpleNamespace(
             recipe=TRAINERS.get(trainer), plans_identifier=identifier, task="Task004_X"
         ),
-        stage=replace(stage, batch_size=4),
+        stage=stage,
+        share=SimpleNamespace(samples=4),
         network_task=NetworkTask(
             channels=1, classes=3, topology=stage.topology, base_features=4, conv_per_stage=2
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nnunetlike.core.errors import InterruptedRunError
+from nnunetlike.training import interruption
 from nnunetlike.training.interruption import EarlyStopping, Signals, StopFile
 from nnunetlike.training.state import TrainState
 
@@ -39,8 +40,14 @@ def _send(signals: Signals, *numbers: signal.Signals) -> None:
             signal.raise_signal(number)
 
 
-def test_a_second_interrupt_ends_at_once() -> None:
+def test_a_second_interrupt_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "AGAIN_S", -1.0)
     with pytest.raises(KeyboardInterrupt):
+        _send(Signals(), signal.SIGINT, signal.SIGINT)
+
+
+def test_an_interrupt_that_a_launcher_repeats_is_the_same_one() -> None:
+    with pytest.raises(InterruptedRunError, match="SIGINT"):
         _send(Signals(), signal.SIGINT, signal.SIGINT)
 
 
