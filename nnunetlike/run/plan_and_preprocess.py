@@ -11,7 +11,7 @@ from pathlib import Path
 from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.in_use import using
-from nnunetlike.core.parallel import default_processes
+from nnunetlike.core.parallel import Workers, default_processes
 from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
 from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import save_pickle_with_twin
@@ -38,6 +38,7 @@ from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
+from nnunetlike.run.dask_option import add_dask_option, executor_at
 
 FOLDS = 5
 
@@ -50,6 +51,17 @@ class _Task:
     raw: Path
     cropped: Path
     preprocessed: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Crew:
+    """Who computes cases."""
+
+    low: Workers
+    """Of the low resolution."""
+
+    full: Workers
+    """Of everything else."""
 
 
 def build_parser() -> CommandParser:
@@ -89,6 +101,7 @@ def build_parser() -> CommandParser:
         default=processes,
         help="processes for cropping, the full resolution and 2D",
     )
+    add_dask_option(parser, "-tl and -tf")
     parser.add_argument(
         "--verify_dataset_integrity",
         action="store_true",
@@ -115,13 +128,15 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     """Plan and preprocess all tasks named on the command line."""
     planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
     tasks = [_task(text) for text in args.task_ids]
-    if args.verify_dataset_integrity:
-        _verify(tasks, processes=args.tf)
-    for task in tasks:
-        _run_task(task, planners, args)
+    with executor_at(args.dask) as cluster:
+        workers = _Crew(low=cluster or args.tl, full=cluster or args.tf)
+        if args.verify_dataset_integrity:
+            _verify(tasks, processes=workers.full)
+        for task in tasks:
+            _run_task(task, planners, args, workers)
 
 
-def _verify(tasks: Sequence[_Task], *, processes: int) -> None:
+def _verify(tasks: Sequence[_Task], *, processes: Workers) -> None:
     """Print what is wrong with the raw tasks, as nnUNet_verify_dataset does.
 
     Raises:
@@ -177,18 +192,20 @@ def _task(text: str) -> _Task:
     )
 
 
-def _run_task(task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace) -> None:
+def _run_task(
+    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace, workers: _Crew
+) -> None:
     task.preprocessed.mkdir(parents=True, exist_ok=True)
     with using(task.preprocessed):
-        _plan_and_preprocess(task, planners, args)
+        _plan_and_preprocess(task, planners, args, workers)
 
 
 def _plan_and_preprocess(
-    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace
+    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace, workers: _Crew
 ) -> None:
     _check_room_to_crop(task)
     print(f"{task.name}: cropping and measuring")
-    fingerprint = extract_fingerprint(task.raw, task.cropped, processes=args.tf)
+    fingerprint = extract_fingerprint(task.raw, task.cropped, processes=workers.full)
     print(f"{task.name}: found\n{describe_fingerprint(fingerprint)}")
     save_pickle_with_twin(
         fingerprint_to_v1(fingerprint), task.preprocessed / "dataset_properties.pkl"
@@ -204,7 +221,7 @@ def _plan_and_preprocess(
     _check_disk(task, planned, preprocess=not args.no_pp)
     if not args.no_pp:
         for plans in planned:
-            _preprocess(task, plans, fingerprint, args)
+            _preprocess(task, plans, fingerprint, workers)
 
 
 def _for_its_dimension(
@@ -348,19 +365,18 @@ def _replaced(task: _Task, planned: Sequence[Plans]) -> int:
     )
 
 
-def _preprocess(
-    task: _Task, plans: Plans, fingerprint: Fingerprint, args: argparse.Namespace
-) -> None:
+def _preprocess(task: _Task, plans: Plans, fingerprint: Fingerprint, workers: _Crew) -> None:
     last = max(plans.stages)
     preprocess_dataset(
         plans,
         CaseStore(task.cropped),
         task.preprocessed,
         list(fingerprint.size_reductions),
-        processes=lambda stage: args.tf if stage == last else args.tl,
+        processes=lambda stage: workers.full if stage == last else workers.low,
     )
     folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
-    print(f"{task.name}: {len(fingerprint.sizes)} cases are in {folders}")
+    cases = len(fingerprint.sizes)
+    print(f"{task.name}: {cases} case{'s are' if cases > 1 else ' is'} in {folders}")
 
 
 if __name__ == "__main__":

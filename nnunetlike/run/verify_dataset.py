@@ -91,7 +91,8 @@ def verify(args: argparse.Namespace) -> None:
 
 def _examine(folder: Path, args: argparse.Namespace) -> Examination:
     examination = examine_task(folder, processes=args.p)
-    print(report_text(examination, most=None if args.all else EXAMPLES))
+    most = None if args.all else EXAMPLES
+    print(report_text(examination, most=most, explain_out=args.fix is None))
     return examination
 
 

@@ -143,8 +143,9 @@ def _look(
         else:
             voxels, grid = format_of(path).read([path])
     except DataError as error:
-        reason = str(error).replace(f"{path}: ", "").replace(f"{path} ", "a file that ", 1)
-        complaints.append(_of(case, UNREADABLE, path, reason, "a readable file"))
+        reason = str(error).replace(f"{path}: ", "").replace(f"{path} ", "", 1)
+        reason = reason.replace(str(path), path.name)
+        complaints.append(_of(case, UNREADABLE, path, reason, ""))
         return
     wrong = voxels.size - np.count_nonzero(np.isfinite(voxels))
     if wrong:

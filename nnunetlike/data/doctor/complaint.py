@@ -37,6 +37,8 @@ class Complaint:
 
     found: str
     expected: str
+    """Empty where `found` says it."""
+
     case_id: str | None = None
     """The case it concerns; None if it is the whole task."""
 
@@ -49,6 +51,8 @@ class Complaint:
         return self.cure or self.kind.cure
 
     def __str__(self) -> str:
+        if not self.expected:
+            return f"{self.file}: {self.found}"
         return f"{self.file}: found {self.found}; expected {self.expected}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.core.parallel import process_map
+from nnunetlike.core.parallel import Workers, process_map
 from nnunetlike.core.serialization import load_json
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.doctor.case import Examined, examine_case, memory_needed
@@ -65,14 +65,14 @@ class Examination:
         return _proposal(self.spec, self.cases)
 
 
-def examine_task(folder: Path, *, processes: int) -> Examination:
+def examine_task(folder: Path, *, processes: Workers) -> Examination:
     """Read every file of a raw task and return what is wrong with it.
 
     Hidden files are ignored. Whatever nnU-Net v1 accepts is no error.
 
     Args:
         folder: folder with dataset.json, imagesTr, labelsTr and imagesTs.
-        processes: most worker processes; 0 or 1 reads in this process.
+        processes: most worker processes, 0 or 1 to read in this one; or another executor.
 
     Raises:
         DataError: dataset.json is missing or cannot be understood, so nothing can be checked.
@@ -145,10 +145,7 @@ def _mixed_orientation(cases: Sequence[Examined]) -> Iterator[Complaint]:
         if examined.orientation is not None:
             by_code[examined.orientation].append(examined.case)
     if len(by_code) > 1:
-        listed = "; ".join(
-            f"{code}: {len(members)} cases, {members[0].case_id} for example"
-            for code, members in by_code.items()
-        )
+        listed = ", ".join(_with_example(code, members) for code, members in by_code.items())
         folders = {"imagesTs" if examined.case.test else "imagesTr" for examined in cases}
         yield Complaint(
             kind=ORIENTATION,
@@ -156,6 +153,12 @@ def _mixed_orientation(cases: Sequence[Examined]) -> Iterator[Complaint]:
             found=listed,
             expected="one orientation",
         )
+
+
+def _with_example(code: str, cases: Sequence[CaseOnDisk]) -> str:
+    if len(cases) == 1:
+        return f"{code} in 1 case ({cases[0].case_id})"
+    return f"{code} in {len(cases)} cases ({cases[0].case_id}, …)"
 
 
 def _absent_labels(spec: DatasetSpec, voxels: Mapping[float, int]) -> Iterator[Complaint]:

@@ -62,7 +62,7 @@ def compare(grid: Geometry, reference: Geometry) -> tuple[Kind, str, str] | None
     if not differences:
         return None
     found, expected = zip(*differences, strict=True)
-    return kind, "; ".join(found) + apart, "; ".join(expected)
+    return kind, ", ".join(found) + apart, ", ".join(expected)
 
 
 def _kind(distance: float) -> Kind:
@@ -75,10 +75,21 @@ def _differences(grid: Geometry, reference: Geometry) -> Iterator[tuple[str, str
     """Yield what is found and expected of each field that differs."""
     if grid.shape != reference.shape:
         yield f"{_times(grid.shape)} voxels (D × H × W)", f"{_times(reference.shape)} voxels"
-    for name in ("spacing", "origin", "direction"):
+    for name in ("spacing", "origin"):
         found, wanted = getattr(grid, name), getattr(reference, name)
         if not np.isclose(found, wanted).all():
             yield f"{name} {_numbers(found)}", f"{name} {_numbers(wanted)}"
+    if not np.isclose(grid.direction, reference.direction).all():
+        yield _directions(grid.direction, reference.direction)
+
+
+def _directions(found: Sequence[float], wanted: Sequence[float]) -> tuple[str, str]:
+    """Return what nine numbers each mean: other axes, or the same ones turned by an angle."""
+    if orientation(found) != orientation(wanted):
+        return f"axes {orientation(found)}", f"axes {orientation(wanted)}"
+    distance = np.linalg.norm(np.reshape(found, (3, 3)) - np.reshape(wanted, (3, 3)), axis=0).max()
+    angle = 2 * np.degrees(np.arcsin(min(distance / 2, 1.0)))
+    return f"axes turned by {angle:.2g}°", "the same axes"
 
 
 def orientation(direction: Sequence[float]) -> str:

@@ -124,10 +124,17 @@ class _Files:
 
     def similar(self, path: Path) -> str:
         """Return in words which files that nobody asks for are called like a missing one."""
+        wanted = split_ending(path.name)[0]
         stems = {split_ending(name)[0]: name for name in sorted(self.spare[path.parent.name])}
-        close = get_close_matches(split_ending(path.name)[0], stems, cutoff=0.8)
+        of_the_case = [stem for stem in stems if _numbers(stem) <= _numbers(wanted)]
+        close = get_close_matches(wanted, of_the_case, cutoff=0.8)
         found = [stems[stem] for stem in close]
         return f" (of similar name: {', '.join(found)})" if found else ""
+
+
+def _numbers(stem: str) -> set[int]:
+    """Return the numbers in a name that tell its case from others."""
+    return {int(digits) for digits in re.findall(r"\d+", stem)} - {0}
 
 
 def _names(folder: Path) -> frozenset[str]:
@@ -219,7 +226,7 @@ def _images(files: _Files, home: Path, case_id: str) -> tuple[list[Path | None],
             kind=NO_CHANNEL_NUMBER,
             file=short(bare),
             case_id=case_id,
-            found=bare.name,
+            found="no channel number",
             expected=wanted[0].name,
         )
         return [bare], [complaint]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from nnunetlike.core.errors import UsageError
+from nnunetlike.core.paths import raw_data
 from nnunetlike.core.typing import JSON
 from nnunetlike.data.doctor.complaint import Complaint, Kind, Severity
 from nnunetlike.data.doctor.examination import Examination
@@ -20,12 +23,15 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 PRESENT, MISSING = "x", "-"
 
 
-def report_text(examination: Examination, *, most: int | None = EXAMPLES) -> str:
+def report_text(
+    examination: Examination, *, most: int | None = EXAMPLES, explain_out: bool = True
+) -> str:
     """Return everything found, grouped by kind, the errors first.
 
     Args:
         examination: what was found.
         most: complaints listed of one kind; None lists all.
+        explain_out: say what OUT stands for in the commands.
     """
     command = fix_command(examination)
     lines = [_head(examination), _voxels(examination)]
@@ -36,7 +42,7 @@ def report_text(examination: Examination, *, most: int | None = EXAMPLES) -> str
             lines.append(f"  … and {len(complaints) - most} more; --all lists them")
         lines += [f"  -> {text}" for text in _remedies(complaints, command)]
     lines += _channel_table(examination, most)
-    if examination.errors:
+    if examination.errors and explain_out:
         lines += ["", f"OUT is a new folder, such as {free_folder(examination.folder)}"]
     return "\n".join(lines)
 
@@ -72,22 +78,38 @@ def report_json(examination: Examination) -> JSON:
 
 def fix_command(examination: Examination) -> str:
     """Return the command that writes a mended copy into OUT."""
-    match = re.match(r"(?:Task|Dataset)(\d+)_", examination.folder.name)
-    task = str(int(match[1])) if match else str(examination.folder)
+    folder = examination.folder
+    match = re.match(r"(?:Task|Dataset)(\d+)_", folder.name)
+    is_found = match is not None and folder.parent == _home()
+    task = str(int(match[1])) if match and is_found else shlex.quote(str(folder))
     return f"nnUNet_verify_dataset -t {task} --fix OUT"
 
 
 def free_folder(folder: Path) -> Path:
-    """Return a folder beside a task whose number no task has there yet, 500 higher if possible."""
+    """Return a folder for a copy that commands find, with a number that no task has there yet.
+
+    It lies among the raw tasks, beside the task if these have no folder; the number is 500 higher
+    than the task's if possible.
+    """
+    home = _home() or folder.parent
     match = re.fullmatch(r"(Task|Dataset)(\d+)_(.+)", folder.name)
     if match is None:
-        return folder.with_name(f"Task501_{folder.name}")
-    entries = (re.match(r"(?:Task|Dataset)(\d+)_", entry.name) for entry in folder.parent.iterdir())
-    taken = {int(entry[1]) for entry in entries if entry}
+        return home / f"Task501_{folder.name}"
+    entries = home.iterdir() if home.is_dir() else ()
+    numbers = (re.match(r"(?:Task|Dataset)(\d+)_", entry.name) for entry in entries)
+    taken = {int(entry[1]) for entry in numbers if entry}
     number = (int(match[2]) + 500) % 1000
     while number in taken:
         number += 1
-    return folder.with_name(f"{match[1]}{number:03d}_{match[3]}")
+    return home / f"{match[1]}{number:03d}_{match[3]}"
+
+
+def _home() -> Path | None:
+    """Return the folder where commands look for raw tasks, if one is set."""
+    try:
+        return raw_data()
+    except UsageError:
+        return None
 
 
 def _head(examination: Examination) -> str:
@@ -130,10 +152,10 @@ def _remedies(complaints: list[Complaint], command: str) -> list[str]:
 def _channel_table(examination: Examination, most: int | None) -> Iterator[str]:
     """Yield the rows of case × channel for cases with missing or surplus channels."""
     table = examination.layout.channel_table
-    if not table:
-        return
     declared = [f"{channel:04d}" for channel in examination.spec.modalities]
     columns = sorted({*declared, *(channel for _, found in table for channel in found)})
+    if not table or len(columns) == 1:  # of one channel the complaints say all
+        return
     width = max(len(case) for case, _ in table)
     yield ""
     yield f"channels of these cases ({PRESENT} present, {MISSING} missing, + surplus):"

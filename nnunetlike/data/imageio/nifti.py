@@ -95,11 +95,8 @@ def _read(path: Path) -> tuple[Any, Geometry]:
         reason = str(error).strip().splitlines()[-1]
     else:
         return (restored(voxels, path) if is_nifti(path) else voxels), geometry
-    try:
-        if is_nifti(path):
-            return read_nifti(path)
-    except DataError as error:
-        reason = f"{reason}; {error}"
+    if is_nifti(path):
+        return read_nifti(path)
     raise DataError(f"{path} cannot be read as an image: {reason}")
 
 

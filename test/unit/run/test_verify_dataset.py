@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,10 +74,6 @@ warning: labels that are declared but occur in no case (1)
   dataset.json: found label 1 (cell) in no file; expected it in some
   -> take them out of dataset.json, or make sure that the right labels were exported
 
-channels of these cases (x present, - missing, + surplus):
-              0000
-  imagesTr/c   -
-
 OUT is a new folder, such as {parent}/Task501_X
 """
 
@@ -108,6 +106,7 @@ def test_the_mended_copy_is_a_task_without_errors(
         "voxels by label: 0 background: 216, 1 cell: 24",
     ):
         assert line in said.splitlines()
+    assert "OUT is a new folder" not in said
     assert tree_hash(raw) == before
     assert main(["-t", "501", "-p", "1"]) == 0
     assert main(["-t", str(out), "-p", "0"]) == 0
@@ -149,6 +148,35 @@ def test_orders_without_a_copy_are_refused(raw: Path, capsys: pytest.CaptureFixt
     assert "give --fix OUT too" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["-t", "1", "--fill", "nothing"])
+
+
+def test_missing_channels_are_shown_as_a_table(
+    raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((raw / "dataset.json").read_text())
+    content["modality"]["1"] = "T2"
+    (raw / "dataset.json").write_text(json.dumps(content))
+    assert main(["-t", "1", "-p", "1"]) == 3
+    assert (
+        "channels of these cases (x present, - missing, + surplus):\n"
+        "              0000 0001\n"
+        "  imagesTr/a   x    -\n"
+        "  imagesTr/b   x    -\n"
+        "  imagesTr/c   -    -\n"
+    ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["elsewhere", "with a space"])
+def test_a_task_that_is_no_raw_task_is_called_by_its_path_in_commands(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    moved = tmp_path / folder / TASK
+    moved.parent.mkdir()
+    shutil.copytree(raw, moved)
+    assert main(["-t", str(moved), "-p", "1"]) == 3
+    said = capsys.readouterr().out
+    assert f"nnUNet_verify_dataset -t {shlex.quote(str(moved))} --fix OUT" in said
+    assert f"such as {raw.parent / 'Task501_X'}" in said  # where other commands find it
 
 
 def test_a_long_report_is_cut_unless_all_is_asked(

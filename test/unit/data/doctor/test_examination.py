@@ -12,6 +12,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.data.doctor.examination import examine_task, refuse
 
 FLIPPED = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+TURNED = (np.cos(0.2), -np.sin(0.2), 0.0, np.sin(0.2), np.cos(0.2), 0.0, 0.0, 0.0, 1.0)
 
 
 def test_a_sound_task_has_no_complaint(task: Any) -> None:
@@ -56,7 +57,8 @@ def test_workers_find_what_one_process_finds(task: Any) -> None:
     [
         ({"shape": (4, 5, 7)}, "other_size", "4×5×7 voxels", "4×5×6 voxels"),
         ({"spacing": (1.0, 1.0, 2.5)}, "other_grid", "spacing (2.5, 1, 1)", "spacing (2, 1, 1)"),
-        ({"direction": FLIPPED}, "other_grid", "direction (-1, ", "direction (1, 0, "),
+        ({"direction": FLIPPED}, "other_grid", "axes RAS, ", "axes LPS"),
+        ({"direction": TURNED}, "other_grid", "axes turned by 11°, ", "the same axes"),
         ({"origin": (0, 2.0, 0)}, "other_grid", "origin (0, 2, 0), 2 voxels apart", "origin (0, "),
         ({"origin": (0, 0.4, 0)}, "shifted_grid", "origin (0, 0.4, 0), 0.4 voxels", "origin (0, "),
         ({"origin": (0, 1e-4, 0)}, "rounded_grid", "origin (0, 0.0001, 0)", "origin (0, 0, 0)"),
@@ -205,7 +207,7 @@ def test_an_image_without_channel_number_is_examined_too(task: Any) -> None:
     task.image("imagesTr/a", shape=(4, 5, 7))
     found = task.found()
     assert found["no_channel_number"] == [
-        "imagesTr/a.nii.gz: found a.nii.gz; expected a_0000.nii.gz"
+        "imagesTr/a.nii.gz: found no channel number; expected a_0000.nii.gz"
     ]
     assert "imagesTr/a.nii.gz" in found["other_size"][0]
     assert "missing_image" not in found and "unlisted_file" not in found
@@ -221,6 +223,17 @@ def test_a_missing_file_is_shown_files_of_similar_name(task: Any) -> None:
     (task.folder / "imagesTr" / "a_0001.nii.gz").rename(task.folder / "imagesTr" / "a_001.nii.gz")
     (text,) = task.found()["missing_image"]
     assert text.endswith("found no file (of similar name: a_001.nii.gz); expected one")
+
+
+def test_files_of_other_cases_are_not_called_similar(task: Any) -> None:
+    for name in ("patient_1", "patient_002"):
+        task.image(f"imagesTr/{name}_0000")
+    task.describe(training=[task.entry("a"), task.entry("b"), task.entry("patient_001")])
+    texts = "\n".join(task.found()["missing_image"])
+    assert (
+        "patient_001_0000.nii.gz: found no file (of similar name: patient_1_0000.nii.gz)" in texts
+    )
+    assert "patient_002" not in texts
 
 
 def test_images_in_images_ts_need_not_be_listed(task: Any) -> None:
@@ -277,7 +290,9 @@ def test_what_is_no_image_is_an_error_like_others(task: Any) -> None:
     (task.folder / "imagesTr" / "a_0000.nii.gz").write_bytes(b"not an image")
     task.image("imagesTr/zebra_0000")
     found = task.found()
-    assert "imagesTr/a_0000.nii.gz: found a file that cannot be read" in found["unreadable"][0]
+    assert found["unreadable"] == [
+        "imagesTr/a_0000.nii.gz: cannot be read as NIfTI: File a_0000.nii.gz is not a gzip file"
+    ]
     assert len(found["unlisted_file"]) == 1
 
 
@@ -296,7 +311,7 @@ def test_mixed_orientation_is_a_warning(task: Any) -> None:
     task.label("b", 1, 2, direction=FLIPPED)
     (warning,) = task.examine().complaints
     assert warning.kind.severity == "warning"
-    assert warning.found == "LPS: 2 cases, a for example; RAS: 1 cases, b for example"
+    assert warning.found == "LPS in 2 cases (a, …), RAS in 1 case (b)"
 
 
 def test_a_label_that_never_occurs_is_a_warning(task: Any) -> None:
