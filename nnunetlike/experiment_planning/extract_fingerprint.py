@@ -14,7 +14,7 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.intact import damage, unpacked_size
-from nnunetlike.core.parallel import process_map
+from nnunetlike.core.parallel import Workers, process_map
 from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle_with_twin
 from nnunetlike.core.typing import FloatArray, Shape3, Spacing3
 from nnunetlike.data.case import CaseFiles
@@ -55,7 +55,7 @@ class _CaseFacts:
     statistics: tuple[IntensityStatistics, ...]
 
 
-def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerprint:
+def extract_fingerprint(raw: Path, cropped: Path, *, processes: Workers) -> Fingerprint:
     """Crop every training case and return what planning needs to know of the data set.
 
     A case whose cropped files are whole and newer than its raw ones is not cropped again; others
@@ -65,7 +65,7 @@ def extract_fingerprint(raw: Path, cropped: Path, *, processes: int) -> Fingerpr
         raw: raw task folder with dataset.json, imagesTr and labelsTr.
         cropped: folder that gets `ID.npz`, `ID.pkl`, `gt_segmentations`, dataset.json,
             `dataset_properties.pkl` and, for CT, `intensityproperties.pkl` (both with a JSON twin).
-        processes: number of worker processes.
+        processes: number of worker processes, or another executor.
 
     Raises:
         DataError: files are missing, unreadable, or do not fit together; all cases are named.

@@ -6,11 +6,11 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,11 @@ class PredictionSettings:
 
 
 def predict_folder(
-    bundle: ModelBundle, images: Path, output: Path, settings: PredictionSettings
+    bundle: ModelBundle,
+    images: Path,
+    output: Path,
+    settings: PredictionSettings,
+    predictor: Predictor | None = None,
 ) -> list[Path]:
     """Predict the cases of a folder and return the label files written.
 
@@ -111,6 +115,7 @@ def predict_folder(
         output: gets `ID.nii.gz`, `plans.pkl`, `prediction_time.txt` and, where the model has one,
             `postprocessing.json`, which is applied.
         settings: see there.
+        predictor: predicts the cases and writes their files; by default this process does.
 
     Raises:
         UsageError: both folders are one.
@@ -132,16 +137,45 @@ def predict_folder(
         logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
     if settings.save_npz:
         require_room_for_probabilities(bundle.plans, len(todo), output)
-    errors = _predict_cases(bundle, todo, destinations, settings)
-    for case in [c for c in todo if isinstance(errors.get(c.case_id), WorkerError)]:
-        error = errors.pop(case.case_id)
-        logger.warning("%s. It is predicted once more, alone", str(error).splitlines()[0])
-        errors |= _predict_cases(bundle, [case], destinations, settings)
+    errors = (predictor or PredictHere(bundle, settings))(todo, destinations)
     _copy(bundle.folder / "plans.pkl", output)
     save_json(time.time() - begin, output / "prediction_time.txt")
     if errors:
         raise summed_up(errors, len(todo))
     return [destinations[case.case_id].path for case in todo]
+
+
+class Predictor(Protocol):
+    """Predicts cases and writes them, wherever that is done."""
+
+    def __call__(
+        self, cases: Sequence[InputCase], destinations: Mapping[str, Destination]
+    ) -> dict[str, NnunetlikeError]:
+        """Return the errors of cases that failed, by identifier; the others are written.
+
+        Raises:
+            ResourceError: the disk is full, or the like.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PredictHere:
+    """Predicts with a network in this process; cases whose worker died once more, alone."""
+
+    bundle: ModelBundle
+    settings: PredictionSettings
+
+    def __call__(
+        self, cases: Sequence[InputCase], destinations: Mapping[str, Destination]
+    ) -> dict[str, NnunetlikeError]:
+        """Return the errors of cases that failed."""
+        errors = _predict_cases(self.bundle, cases, destinations, self.settings)
+        for case in [c for c in cases if isinstance(errors.get(c.case_id), WorkerError)]:
+            error = errors.pop(case.case_id)
+            logger.warning("%s. It is predicted once more, alone", str(error).splitlines()[0])
+            errors |= _predict_cases(self.bundle, [case], destinations, self.settings)
+        return errors
 
 
 def require_room_for_probabilities(
@@ -197,9 +231,10 @@ def predict_case(
         accumulate_on_device=settings.accumulate_on_device,
     )
     total: npt.NDArray[np.float32] | None = None
-    for network in bundle.networks(settings.device):
-        found = predict_image(bundle.strategy, network, image, request)
-        total = found if total is None else np.add(total, found, out=total)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        for network in bundle.networks(settings.device):
+            found = predict_image(bundle.strategy, network, image, request)
+            total = found if total is None else np.add(total, found, out=total)
     assert total is not None  # a bundle has a fold
     return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
 
@@ -207,7 +242,7 @@ def predict_case(
 def _predict_cases(
     bundle: ModelBundle,
     cases: Sequence[InputCase],
-    destinations: dict[str, Destination],
+    destinations: Mapping[str, Destination],
     settings: PredictionSettings,
 ) -> dict[str, NnunetlikeError]:
     """Predict and write; return the errors of cases that failed.
@@ -246,6 +281,25 @@ def _predict_cases(
             behind.raise_if_pointless()
     behind.raise_if_pointless()
     return errors | behind.errors
+
+
+def predict_one(
+    bundle: ModelBundle, case: InputCase, destination: Destination, settings: PredictionSettings
+) -> None:
+    """Read, predict and write one case, all in this process.
+
+    Raises:
+        NnunetlikeError: the case is not what it should be, or memory or disk do not suffice.
+    """
+    image, record = PrepareCase(bundle.plans, bundle.stage)(case)
+    probabilities = predict_case(bundle, image, settings)
+    with Behind(Budget(0)) as here:
+        _export(
+            here, probabilities, record, ExportSettings.of(bundle.plans), destination,
+            settings.mode, case.case_id,
+        )  # fmt: skip
+    for error in here.errors.values():
+        raise error
 
 
 def _cost(case: InputCase) -> float:

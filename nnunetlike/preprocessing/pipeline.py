@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetlike.core.intact import unpacked_size
-from nnunetlike.core.parallel import process_map
+from nnunetlike.core.parallel import Workers, process_map
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
@@ -32,7 +32,7 @@ def preprocess_dataset(
     output: Path,
     case_ids: Sequence[str],
     *,
-    processes: Callable[[int], int],
+    processes: Callable[[int], Workers],
 ) -> None:
     """Write every case at every stage below `output` (`nnUNetData_plans_v2.1_stage0`, ...).
 
@@ -45,7 +45,7 @@ def preprocess_dataset(
         cropped: store of cropped cases.
         output: preprocessed folder of the task.
         case_ids: cases to write.
-        processes: number of worker processes by stage.
+        processes: number of worker processes, or another executor, by stage.
 
     Raises:
         NnunetlikeError: cases failed; all are named, and the others are done.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from nnunetlike.core import paths
+from nnunetlike.core.dask_cluster import dask_cluster
 from nnunetlike.core.errors import UsageError
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
 from nnunetlike.inference.predict import PredictionSettings, predict_folder
+from nnunetlike.inference.remote import ModelSource, PredictElsewhere
 from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.dask_option import add_dask_option
 from nnunetlike.training.runtime import choose_device
 
 
@@ -55,6 +59,7 @@ def build_parser() -> CommandParser:
         "CPU does so unless --bf16 is given")  # fmt: skip
     add("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has "
         "it, but numbers differ slightly")  # fmt: skip
+    add_dask_option(parser, "--num_threads_preprocessing and --num_threads_nifti_save")
     add("--device", help="cpu, cuda, cuda:1, ...; None takes a GPU if there is one")
     return parser
 
@@ -65,8 +70,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    device = choose_device(args.device)
-    settings = PredictionSettings(
+    folds = _folds(args.folds)
+    settings = _settings(args, args.dask is not None)
+    bundle = load_bundle(_model_folder(args), folds, args.checkpoint)
+    _announce(bundle, None if args.dask else settings)
+    images, output = args.input_folder, args.output_folder
+    if args.dask is None:
+        written = predict_folder(bundle, images, output, settings)
+    else:
+        with dask_cluster(args.dask) as cluster:
+            model = ModelSource.of(bundle, folds, args.checkpoint)
+            predictor = PredictElsewhere(cluster, model, partial(_settings, args))
+            written = predict_folder(
+                bundle, images.absolute(), output.absolute(), settings, predictor
+            )
+    print(f"{len(written)} predictions are in {args.output_folder}")
+
+
+def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSettings:
+    """Return how to predict, on the device of the process that asks.
+
+    Args:
+        args: of the command line.
+        elsewhere: another process predicts, and what this one has does not matter.
+    """
+    device = torch.device("cpu") if elsewhere else choose_device(args.device)
+    return PredictionSettings(
         device=device,
         step_size=args.step_size,
         mirror=not args.disable_tta,
@@ -80,11 +109,6 @@ def _predict(args: argparse.Namespace) -> None:
         autocast=_autocast(device, args),
         accumulate_on_device={"None": None, "False": False, "True": True}[args.all_in_gpu],
     )
-    bundle = load_bundle(_model_folder(args), _folds(args.folds), args.checkpoint)
-    _announce(bundle, settings)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-        written = predict_folder(bundle, args.input_folder, args.output_folder, settings)
-    print(f"{len(written)} predictions are in {args.output_folder}")
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
@@ -116,11 +140,15 @@ def _autocast(device: torch.device, args: argparse.Namespace) -> torch.dtype | N
     return torch.float16 if mixed else None
 
 
-def _announce(bundle: ModelBundle, settings: PredictionSettings) -> None:
-    kind = str(settings.autocast or torch.float32).removeprefix("torch.")
+def _announce(bundle: ModelBundle, settings: PredictionSettings | None) -> None:
+    """Say which model predicts and on which device; None: every worker has its own."""
     print(f"model: {bundle.folder}")
     for path in bundle.checkpoints:
         print(f"{path.parent.name}: {path.name}")
+    if settings is None:
+        print("device: that of each Dask worker")
+        return
+    kind = str(settings.autocast or torch.float32).removeprefix("torch.")
     print(f"device: {settings.device} ({kind})")
 
 
