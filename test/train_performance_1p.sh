@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Times training steps of UNet++ in one process and prints patches per second; trains nothing.
+# usage: bash test/train_performance_1p.sh -path DIR [options] [-- options of nnUNet_train]
+# options, with one dash or two:
+#   -path DIR     folder of nnUNet_raw, nnUNet_preprocessed and RESULTS_FOLDER
+#   -task NAME    name or number of the task (Task003_Liver)
+#   -fold N       0, 1, ... or all (0)
+#   -plans ID     plans identifier (nnUNetPlansv2.1)
+#   -output DIR   where fps.json goes (the current folder)
+#   -- ...        the rest goes to nnUNet_train
+set -euo pipefail
+source "$(dirname "$0")/train_common.sh"
+read_options "path task fold plans nproc output" "$@"
+train_alone --other_use fps --output "$output"
+print_fps
