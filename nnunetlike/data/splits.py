@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nnunetlike.core.errors import DataError
+from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.serialization import load_pickle, save_pickle_with_twin
 
 SEED = 12345
@@ -23,41 +25,85 @@ class Split:
     val: tuple[str, ...]
 
 
-def make_splits(case_ids: Iterable[str], folds: int = 5) -> list[Split]:
+def make_splits(
+    case_ids: Iterable[str], folds: int = 5, groups: Mapping[str, str] | None = None
+) -> list[Split]:
     """Return a cross-validation: the ids sorted as text, shuffled once, validated in blocks.
 
     Args:
         case_ids: identifiers of all training cases.
         folds: number of folds; fewer cases than that each validate alone (leave-one-out).
+        groups: group of each case, such as its patient; a group is never on both sides of a fold,
+            and groups are what is shuffled and counted. None: each case is a group.
 
     Returns:
         One split per fold; every case validates exactly once; ids are sorted as text.
 
     Raises:
-        DataError: there are fewer than two cases.
+        DataError: there are fewer than two cases, or groups.
 
     Source: nnU-Net v1 (KFold(5, shuffle=True, random_state=12345)); scikit-learn's KFold shuffles
     with `RandomState(seed)` and gives the first `n % folds` blocks one case more.
     """
     ids = sorted(case_ids)
-    if len(ids) < 2:
+    group = {case: case for case in ids} if groups is None else groups
+    names = sorted({group[case] for case in ids})
+    if len(names) < 2:
+        what = "cases" if groups is None else "groups"
         raise DataError(
-            f"a cross-validation needs two cases, and there is only {', '.join(ids) or 'none'}. "
+            f"a cross-validation needs two {what}, and there is only {', '.join(names) or 'none'}. "
             "Train with fold 'all', which trains and validates on the same case, or add cases"
         )
-    folds = min(folds, len(ids))
-    order = np.arange(len(ids))
+    order = np.arange(len(names))
     np.random.RandomState(SEED).shuffle(order)
     splits = []
-    for block in np.array_split(order, folds):
-        validating = set(block.tolist())
+    for block in np.array_split(order, min(folds, len(names))):
+        validating = {names[i] for i in block}
         splits.append(
             Split(
-                train=tuple(case for i, case in enumerate(ids) if i not in validating),
-                val=tuple(case for i, case in enumerate(ids) if i in validating),
+                train=tuple(case for case in ids if group[case] not in validating),
+                val=tuple(case for case in ids if group[case] in validating),
             )
         )
     return splits
+
+
+def groups_of(case_ids: Sequence[str], rule: str) -> dict[str, str]:
+    """Return the group of each case.
+
+    Args:
+        case_ids: identifiers.
+        rule: a CSV file with one line ID,GROUP per case (others are ignored), or a regular
+            expression: what its first group, else all of it, finds in an identifier.
+
+    Raises:
+        UsageError: the expression is none, or cases get no group; they are named.
+    """
+    if rule.endswith(".csv"):
+        found = _groups_of_file(Path(rule).expanduser())
+    else:
+        try:
+            matches = {case: re.search(rule, case) for case in case_ids}
+        except re.error as error:
+            raise UsageError(f"{rule!r} is no regular expression: {error}") from None
+        found = {case: m[1 if m.re.groups else 0] or "" for case, m in matches.items() if m}
+    missing = [case for case in case_ids if not found.get(case)]
+    if missing:
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" * (len(missing) > 10))
+        raise UsageError(
+            f"{rule} gives no group to {len(missing)} of {len(case_ids)} cases: {shown}"
+        )
+    return {case: found[case] for case in case_ids}
+
+
+def _groups_of_file(path: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return {row[0].strip(): row[1].strip() for row in csv.reader(stream) if len(row) > 1}
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist; it should have one line ID,GROUP per case"
+        ) from None
 
 
 def split_for(fold: int | str, splits: Sequence[Split], case_ids: Iterable[str]) -> Split:

@@ -17,7 +17,6 @@ from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import save_pickle_with_twin
 from nnunetlike.data.doctor.examination import examine_task, refuse
 from nnunetlike.data.doctor.report import report_text
-from nnunetlike.data.splits import load_splits, make_splits, save_splits
 from nnunetlike.data.store import CaseStore
 from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
@@ -39,8 +38,7 @@ from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 from nnunetlike.run.dask_option import add_dask_option, executor_at
-
-FOLDS = 5
+from nnunetlike.run.task_splits import FOLDS, write_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +101,15 @@ def build_parser() -> CommandParser:
     )
     add_dask_option(parser, "-tl and -tf")
     parser.add_argument(
+        "--folds", type=int, default=FOLDS, metavar="K", help="number of folds to split into"
+    )
+    parser.add_argument(
+        "--group_by",
+        metavar="REGEX|CSV",
+        help="cases that never lie on both sides of a fold: those whose IDs have the same match "
+        "of a regular expression, such as '^patient_[0-9]+', or the same group in a file ID,GROUP",
+    )
+    parser.add_argument(
         "--verify_dataset_integrity",
         action="store_true",
         help="examine the raw tasks first, as nnUNet_verify_dataset does",
@@ -126,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def plan_and_preprocess(args: argparse.Namespace) -> None:
     """Plan and preprocess all tasks named on the command line."""
+    if args.folds < 2:
+        raise UsageError(f"--folds is {args.folds}; a cross-validation has two folds or more")
     planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
     tasks = [_task(text) for text in args.task_ids]
     with executor_at(args.dask) as cluster:
@@ -212,7 +221,13 @@ def _plan_and_preprocess(
     )
     shutil.copyfile(task.raw / "dataset.json", task.preprocessed / "dataset.json")
     _copy_labels(task)
-    _write_splits(task, list(fingerprint.size_reductions))
+    write_splits(
+        task.name,
+        task.preprocessed / "splits_final.pkl",
+        list(fingerprint.size_reductions),
+        folds=args.folds,
+        group_by=args.group_by,
+    )
     planned = [
         _write_plans(task, planner, dimension, fingerprint)
         for dimension, planner in _for_its_dimension(task, planners, fingerprint).items()
@@ -248,45 +263,6 @@ def _copy_labels(task: _Task) -> None:
     if target.is_dir():
         shutil.rmtree(target)
     shutil.copytree(task.cropped / LABELS_FOLDER, target)
-
-
-def _write_splits(task: _Task, case_ids: list[str]) -> None:
-    """Write five folds, or fewer for fewer cases, unless the task has splits already."""
-    path = task.preprocessed / "splits_final.pkl"
-    if path.is_file():
-        known = {case for split in load_splits(path) for case in (*split.train, *split.val)}
-        if known == set(case_ids):
-            print(f"{task.name}: {path.name} exists and is kept")
-        else:
-            print(
-                f"warning: {path} is kept, but its cases are not those of dataset.json: "
-                f"{_listed(known ^ set(case_ids))}. Delete it to have new folds made"
-            )
-        return
-    if len(case_ids) < FOLDS:
-        print(f"{task.name}: {_few_cases(case_ids)}")
-    if len(case_ids) > 1:
-        save_splits(make_splits(case_ids, FOLDS), path)
-
-
-def _few_cases(case_ids: Sequence[str]) -> str:
-    """Return what fewer than five cases mean; wrong names are the usual reason, so they follow."""
-    names = f"Cases by name (ID of ID_0000.nii.gz): {', '.join(case_ids)}"
-    if len(case_ids) == 1:
-        return (
-            "one case cannot be split; train with fold 'all', which trains and validates on it. "
-            f"{names}"
-        )
-    last = len(case_ids) - 1
-    return (
-        f"{len(case_ids)} cases are too few for {FOLDS} folds; made {len(case_ids)} (0 to {last}), "
-        f"each validating on one case (leave-one-out). Fold 'all' trains on all of them. {names}"
-    )
-
-
-def _listed(case_ids: set[str], most: int = 10) -> str:
-    ids = sorted(case_ids)
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fingerprint) -> Plans:

@@ -196,6 +196,26 @@ def test_splits_of_the_user_are_kept(
     assert path.read_bytes() == written
 
 
+def test_folds_keep_groups_together_and_are_as_many_as_asked(
+    home: Path, make_task: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_task(6)
+    groups = home / "patients.csv"
+    groups.write_text("".join(f"ball_{i},patient_{i // 2}\n" for i in range(6)))
+    options = ("-no_pp", "-pl2d", "None", "--group_by", str(groups), "--folds", "3")
+    assert run(*options) == 0
+    assert "6 cases in 3 groups are split into 3 folds" in capsys.readouterr().out
+    splits = load_splits(home / "preprocessed" / TASK / "splits_final.pkl")
+    assert sorted(split.val for split in splits) == [
+        ("ball_0", "ball_1"), ("ball_2", "ball_3"), ("ball_4", "ball_5"),
+    ]  # fmt: skip
+    assert run(*options) == 0
+    assert "splits_final.pkl exists and is kept" in capsys.readouterr().out
+    assert run("-no_pp", "-pl2d", "None", "--folds", "2") == 2
+    assert "has other folds than --folds and --group_by ask for" in capsys.readouterr().err
+    assert run("-no_pp", "--folds", "1") == 2
+
+
 def test_missing_files_are_all_named(
     make_task: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

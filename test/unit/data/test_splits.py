@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetlike.core.errors import DataError
+from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.serialization import save_pickle_with_twin
-from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
+from nnunetlike.data.splits import (
+    Split,
+    groups_of,
+    load_splits,
+    make_splits,
+    save_splits,
+    split_for,
+)
 
 # The validation cases of fold 0 that the public UNet++ port publishes for Task003_Liver.
 LIVER_FOLD_0 = [
@@ -40,6 +47,50 @@ def test_fewer_than_five_cases_leave_one_out(count: int) -> None:
     assert len(splits) == count
     assert {split.val for split in splits} == {(case,) for case in "abcd"[:count]}
     assert all(len(split.train) == count - 1 for split in splits)
+
+
+@settings(max_examples=30, deadline=None)
+@given(groups=st.lists(st.integers(0, 9), min_size=2, max_size=40), folds=st.integers(2, 7))
+def test_no_group_is_on_both_sides_of_a_fold(groups: list[int], folds: int) -> None:
+    group = {f"c{i}": str(number) for i, number in enumerate(groups)}
+    if len(set(groups)) < 2:
+        with pytest.raises(DataError, match="two groups"):
+            make_splits(group, folds, group)
+        return
+    splits = make_splits(group, folds, group)
+    assert len(splits) == min(folds, len(set(groups)))
+    assert sorted(case for s in splits for case in s.val) == sorted(group)
+    for split in splits:
+        assert not {group[c] for c in split.train} & {group[c] for c in split.val}
+
+
+def test_cases_that_are_groups_of_their_own_are_split_as_without_groups() -> None:
+    ids = [f"c{i}" for i in range(17)]
+    assert make_splits(ids, 5, {case: case for case in ids}) == make_splits(ids)
+
+
+@pytest.mark.parametrize("rule", ["^p[0-9]+", "^p([0-9]+)_", "groups.csv"])
+def test_groups_come_from_an_expression_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("groups.csv").write_text("case,patient\np1_a, p1\np1_b,p1\np22_a,p22\nother,p9\n")
+    found = groups_of(["p1_a", "p1_b", "p22_a"], rule)
+    assert found["p1_a"] == found["p1_b"] != found["p22_a"]
+    assert set(found) == {"p1_a", "p1_b", "p22_a"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("^p", "gives no group to 1 of 2 cases: q_b"),
+        ("(", "is no regular expression"),
+        ("nowhere.csv", "one line ID,GROUP per case"),
+    ],
+)
+def test_cases_without_group_are_named(rule: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        groups_of(["p_a", "q_b"], rule)
 
 
 def test_one_case_cannot_be_split_and_the_way_out_is_named() -> None:
