@@ -23,6 +23,7 @@ from nnunetlike.core.environment import RESULTS
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.resources import in_words
 from nnunetlike.core.serialization import atomic_path, save_json
+from nnunetlike.monitoring.console import bottleneck
 from nnunetlike.networks.arithmetic import training_operations
 from nnunetlike.run.command_line import CommandParser
 from nnunetlike.run.fold import Fold, unpack
@@ -49,6 +50,7 @@ FIGURES, TRACE = "fps.json", "output.prof"
 MODES_OF_TRAINING = {
     "validation_only": "-val", "continue_training": "-c", "find_lr": "--find_lr"
 }  # fmt: skip
+MEMORY_IS = {"cuda": "allocated on the GPU", "cpu": "of this process, its workers apart"}
 Row = Mapping[str, float | None]
 logger = logging.getLogger(__name__)
 
@@ -213,7 +215,7 @@ def _profile(
     if found is None:
         return
     path = wanted.output / TRACE
-    print(_headline(fold, wanted, f"{wanted.steps} profiled"))
+    print(_headline(fold, wanted, _steps(wanted, "profiled")))
     print(profile_table(found, runtime.device))
     with atomic_path(path) as temporary:
         found.export_chrome_trace(str(temporary))
@@ -228,7 +230,7 @@ def _figures(fold: Fold, runtime: Runtime, wanted: Measurement, speed: Speed) ->
     rate = operations * speed.fps
     peak = peak_operations(runtime.device, runtime.precision)
     return {
-        "headline": _headline(fold, wanted, f"{wanted.steps} timed"),
+        "headline": _headline(fold, wanted, _steps(wanted, "timed")),
         "fps": speed.fps,
         "fps_per_process": [process.fps for process in speed.processes],
         "batch_size": speed.samples,
@@ -275,15 +277,20 @@ def _headline(fold: Fold, wanted: Measurement, what: str) -> str:
     )
 
 
+def _steps(wanted: Measurement, done: str) -> str:
+    return f"{wanted.steps} step{'s' if wanted.steps > 1 else ''} {done}"
+
+
 def describe(figures: dict[str, Any]) -> str:
     """Return the content of fps.json in words."""
     processes = figures["processes"]
     patch = " x ".join(map(str, figures["patch_size"]))
+    held = MEMORY_IS["cuda" if figures["device"].startswith("cuda") else "cpu"]
     many = len(processes) > 1
     rows = [
         ("device", f"{figures['device_name']}, {figures['precision']}"),
         ("batch", f"{_batch(processes)} patches of {patch}"),
-        *(_lines_of_all(processes) if many else _lines_of_one(processes[0])),
+        *(_lines_of_all(processes) if many else _lines_of_one(processes[0], held)),
         ("arithmetic", _arithmetic(figures)),
         ("FPS per process", ", ".join(f"{process['fps']:.2f}" for process in processes)),
         ("FPS of all", f"{figures['fps']:.2f}"),
@@ -297,17 +304,20 @@ def _batch(processes: Sequence[Row]) -> str:
     return sizes[0] if len(sizes) == 1 else f"{' + '.join(sizes)} = {total:.0f}"
 
 
-def _lines_of_one(process: Row) -> list[tuple[str, str]]:
+def _lines_of_one(process: Row, held: str) -> list[tuple[str, str]]:
     return [
         ("step", _step_text(process)),
-        ("of which", _parts_text(process)),
-        ("peak memory", _memory_text(process)),
+        ("of which", f"{_parts_text(process, 'data')} ({bottleneck(process)})"),
+        ("peak memory", f"{_memory_text(process)} {held}"),
     ]
 
 
 def _lines_of_all(processes: Sequence[Row]) -> list[tuple[str, str]]:
     return [
-        (f"process {rank}", f"{_step_text(p)}; {_parts_text(p)}; {_memory_text(p)}")
+        (
+            f"process {rank}",
+            f"{_step_text(p)}; {_parts_text(p, 'data and others')}; peak {_memory_text(p)}",
+        )
         for rank, p in enumerate(processes)
     ]
 
@@ -317,9 +327,9 @@ def _step_text(process: Row) -> str:
     return f"mean {mean:.4f} s, min {least:.4f} s, max {most:.4f} s"
 
 
-def _parts_text(process: Row) -> str:
+def _parts_text(process: Row, awaited: str) -> str:
     wait, compute, mean = (process[name] or 0.0 for name in ("wait_s", "compute_s", "mean_s"))
-    return f"{wait:.4f} s ({wait / mean:.0%}) waiting for data, {compute:.4f} s computing"
+    return f"{wait:.4f} s ({wait / mean:.0%}) waiting for {awaited}, {compute:.4f} s computing"
 
 
 def _memory_text(process: Row) -> str:
@@ -334,7 +344,12 @@ def _arithmetic(figures: Mapping[str, Any]) -> str:
         if share is None
         else f"{share:.1%} of the peak of {device}"
     )
-    return (
-        f"{figures['operations_per_second'] / 1e12:.3g} TFLOP/s "
-        f"({figures['operations_per_sample'] / 1e9:.3g} GFLOP per patch); {of_peak}"
-    )
+    rate, each = figures["operations_per_second"], figures["operations_per_sample"]
+    return f"{_operations(rate)}/s ({_operations(each)} per patch); {of_peak}"
+
+
+def _operations(count: float) -> str:
+    for unit, factor in (("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if count >= factor:
+            return f"{count / factor:.4g} {unit}"
+    return f"{count / 1e6:.4g} MFLOP"

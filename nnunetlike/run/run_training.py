@@ -226,7 +226,8 @@ def execute(args: argparse.Namespace, words: Sequence[str]) -> int | None:
 
 
 def _launch(args: argparse.Namespace, words: Sequence[str]) -> int:
-    fold = resolve(fold_run_from(args))  # so that what is wrong is said once, before all begins
+    measurement_from(args)  # so that what is wrong is said once, before all begins
+    fold = resolve(fold_run_from(args))
     begin = time.time()
 
     def onward() -> str:

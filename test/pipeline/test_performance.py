@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ def test_fps_prints_and_writes_figures_and_makes_no_results(
     measured = ["--other_use=FPS", "--steps=3", "--warmup=1", f"--output={output}"]
     assert main([*WORDS, *OPTIONS, *measured]) == 0
     out = capsys.readouterr().out
-    assert "Task901_Tiny, fold 0: 3 timed after 1 to warm up" in out
+    assert "Task901_Tiny, fold 0: 3 steps timed after 1 to warm up" in out
     figures = json.loads((output / "fps.json").read_text())
     assert f"FPS of all       {figures['fps']:.2f}" in out
     assert figures["fps"] == pytest.approx(figures["batch_size"] / figures["mean_s"])
@@ -53,7 +55,7 @@ def test_prof_prints_a_table_and_writes_a_trace_and_makes_no_results(
     monkeypatch.chdir(tmp_path / "here")
     assert main([*WORDS, *OPTIONS, "--other_use=prof", "--warmup=1"]) == 0
     out = capsys.readouterr().out
-    assert "1 profiled after 1 to warm up" in out
+    assert "1 step profiled after 1 to warm up" in out
     assert "Self CPU %" in out
     assert "aten::" in out
     trace = tmp_path / "here" / "output.prof"
@@ -86,6 +88,37 @@ def test_a_dummy_load_needs_nothing_unpacked_and_waits_for_nothing(
     figures = json.loads((tmp_path / "fps.json").read_text())
     assert figures["processes"][0]["wait_s"] < 0.5 * figures["mean_s"]
     assert not list((tiny_task / "preprocessed").rglob("*.npy"))
+
+
+def in_two_processes(home: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nnunetlike.run.run_training", *WORDS, *OPTIONS, "--nproc=2"]
+    return subprocess.run(
+        [*command, "--dbs", f"--output={output}", *words],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_two_processes_are_profiled_in_one_of_them(tiny_task: Path, tmp_path: Path) -> None:
+    output = tmp_path / "figures"
+    done = in_two_processes(tiny_task, output, "--other_use=prof", "--warmup=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Self CPU time total") == 1
+    assert "DistributedDataParallel.forward" in done.stdout
+    assert [path.name for path in output.iterdir()] == ["output.prof"]
+    assert not (tiny_task / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_what_is_wrong_is_said_once_before_processes_start(tiny_task: Path, tmp_path: Path) -> None:
+    done = in_two_processes(tiny_task, tmp_path, "--other_use=fps", "--steps=0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: --steps 0: give 1 or more"]
 
 
 @pytest.mark.parametrize("options", [["--other_use=fast"], ["--steps=3"]])

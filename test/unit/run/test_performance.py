@@ -83,7 +83,7 @@ def _row(samples: float, mean: float, peak: float | None = 2**30) -> dict[str, f
 def _figures(*rows: dict[str, float | None], share: float | None = None) -> dict[str, object]:
     return {
         "headline": "a trainer", "fps": 4.0, "processes": list(rows), "patch_size": [8, 16, 16],
-        "device_name": "CPU", "precision": "fp32", "operations_per_second": 2.5e12,
+        "device": "cpu", "device_name": "CPU", "precision": "fp32", "operations_per_second": 2.5e12,
         "operations_per_sample": 5e9, "share_of_peak": share,
     }  # fmt: skip
 
@@ -94,8 +94,8 @@ def test_report_of_one_process_has_every_figure() -> None:
         "  device           CPU, fp32",
         "  batch            2 patches of 8 x 16 x 16",
         "  step             mean 0.5000 s, min 0.2500 s, max 1.0000 s",
-        "  of which         0.1250 s (25%) waiting for data, 0.3750 s computing",
-        "  peak memory      1.0 GiB",
+        "  of which         0.1250 s (25%) waiting for data, 0.3750 s computing (compute-bound)",
+        "  peak memory      1.0 GiB of this process, its workers apart",
         "  arithmetic       2.5 TFLOP/s (5 GFLOP per patch); the peak of this device (CPU) is not "
         "known",
         "  FPS per process  4.00",
@@ -107,6 +107,6 @@ def test_report_of_several_processes_has_a_line_for_each() -> None:
     lines = describe(_figures(_row(2, 0.5), _row(1, 0.4, None), share=0.123)).splitlines()
     assert "  batch            2 + 1 = 3 patches of 8 x 16 x 16" in lines
     assert lines[3].startswith("  process 0        mean 0.5000 s, min 0.2500 s, max 1.0000 s; ")
-    assert lines[4].endswith("; unknown")
+    assert lines[4].endswith(" waiting for data and others, 0.3000 s computing; peak unknown")
     assert "12.3% of the peak of CPU" in lines[5]
     assert lines[6:] == ["  FPS per process  4.00, 2.50", "  FPS of all       4.00"]
