@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,3 +87,54 @@ def _plans(dimension: int) -> Plans:
             size_reductions=dict.fromkeys(names, 1.0),
         ),
     )
+
+
+CLUSTER = """
+import sys
+import dask
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    cluster = LocalCluster(
+        n_workers=int(sys.argv[1]), threads_per_worker=1, processes=True, memory_limit=0,
+        dashboard_address=None, host="127.0.0.1", preload=sys.argv[2:] or None,
+    )
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def start_dask(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., tuple[str, subprocess.Popen[str]]]]:
+    """Starts a LocalCluster in a process of its own; gives the scheduler's address and the process.
+
+    Its workers find modules in `path` and run the file `preload` first. A case that kills two of
+    them is given up. All of them end with the module.
+    """
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    script = tmp_path_factory.mktemp("dask") / "cluster.py"
+    script.write_text(CLUSTER)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(workers: int = 2, path: Path | None = None, preload: Path | None = None) -> object:
+        found = os.pathsep.join(filter(None, (str(path or ""), os.environ.get("PYTHONPATH"))))
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(workers), *([str(preload)] if preload else [])],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        return process.stdout.readline().strip(), process
+
+    yield start  # type: ignore[misc]
+    for process in started:
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)

@@ -193,6 +193,7 @@ class _Futures:
 
         Raises:
             ResourceError: the scheduler is gone.
+            UsageError: the cluster lacks this package.
         """
         future = self._wait()
         index, _ = self._in_hand.pop(future.key)
@@ -232,19 +233,22 @@ class _Futures:
                 f"the Dask scheduler at {self._cluster.address} is gone. Start it, or leave --dask "
                 "out, and give the same command again: what is done is not done again"
             )
-        return _Answer(_explained(future.exception()), final=True)
+        error = future.exception()
+        if isinstance(error, ImportError) or "deserializ" in str(error):
+            raise UsageError(
+                f"the Dask cluster cannot read what it is sent ({str(error).splitlines()[0]}); "
+                "install the same versions of nnunetlike and of Dask where its scheduler and "
+                "workers run"
+            )
+        return _Answer(_explained(error), final=True)
 
 
-def _explained(error: BaseException) -> NnunetlikeError:
-    """Return what went wrong outside the call."""
+def _explained(error: Any) -> WorkerError:
+    """Return what kept a call from giving an answer."""
     if type(error).__name__ == "KilledWorker":
         return WorkerError(
-            f"{error}. The usual cause is that memory ran out: give workers more of it "
-            "(--memory-limit), or fewer threads (--nthreads 1)"
-        )
-    if isinstance(error, ImportError):
-        return UsageError(
-            f"a Dask worker cannot import what it needs ({error}); install the same version of "
-            "nnunetlike where workers run"
+            f"{error.allowed_failures + 1} Dask workers died of it, the last at "
+            f"{error.last_worker.address}. The usual cause is that memory ran out: give workers "
+            "more of it (--memory-limit), or fewer threads (--nthreads 1)"
         )
     return WorkerBugError(f"Dask could not run it: {type(error).__name__}: {error}")
