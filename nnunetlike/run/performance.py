@@ -86,8 +86,15 @@ def add_measurement_options(parser: CommandParser) -> None:
         default=NO_USE,
         help="fps: time training steps; prof: profile one. Trains nothing, leaves results alone",
     )
-    add("--steps", type=int, help="with --other_use: steps to measure; fps 100, prof 1")
-    add("--warmup", type=int, help="with --other_use: steps before those; fps 10, prof 5")
+    add(
+        "--steps", type=int, metavar="N", help="with --other_use: steps to measure; fps 100, prof 1"
+    )
+    add(
+        "--warmup",
+        type=int,
+        metavar="N",
+        help="with --other_use: steps before those; fps 10, prof 5",
+    )
     add(
         "--dummy_load",
         action="store_true",
@@ -119,7 +126,7 @@ def measurement_from(args: argparse.Namespace) -> Measurement | None:
         steps=_at_least(1, "steps", args.steps, DEFAULT_STEPS[args.other_use]),
         warmup=_at_least(0, "warmup", args.warmup, DEFAULT_WARMUP[args.other_use]),
         dummy_load=args.dummy_load,
-        output=_outside_results(args.output or Path()),
+        output=_folder_for_figures(args.output or Path()),
     )
 
 
@@ -129,9 +136,11 @@ def _at_least(least: int, name: str, asked: int | None, default: int) -> int:
     return default if asked is None else asked
 
 
-def _outside_results(folder: Path) -> Path:
+def _folder_for_figures(folder: Path) -> Path:
     results = RESULTS.setting()
     folder = folder.expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--output {folder} is a file; give a folder")
     if folder.resolve().is_relative_to(results.root.resolve()):
         raise UsageError(
             f"{folder} lies in the folder of trained models ({results.variable}), which a "

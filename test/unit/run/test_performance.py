@@ -73,6 +73,12 @@ def test_the_folder_of_trained_models_is_no_place_for_figures(
         _asked("--other_use=prof")
 
 
+def test_figures_need_a_folder(home: Path) -> None:
+    (home / "file").touch()
+    with pytest.raises(UsageError, match="file is a file; give a folder"):
+        _asked("--other_use=fps", "--output", str(home / "file"))
+
+
 def _row(samples: float, mean: float, peak: float | None = 2**30) -> dict[str, float | None]:
     return {
         "fps": samples / mean, "samples": samples, "mean_s": mean, "min_s": mean / 2,
