@@ -70,6 +70,12 @@ def test_workers_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
         _run()
 
 
+def test_workers_are_no_more_than_cores_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
+    assert _run().workers <= 4
+
+
 @pytest.mark.parametrize("options", [("--seed=-1",), ("--num_workers=-1",), ("--valbest",)])
 def test_contradictions_are_refused(options: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,15 @@ def test_a_batch_is_a_function_of_seed_and_number(store):
 def test_unpacked_and_compressed_cases_give_the_same_batches(store):
     source = a_source(store)
     assert equal(replace(source, unpacked=False).batch(3), source.batch(3))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is open")
+@pytest.mark.parametrize("unpacked", [True, False])
+def test_a_batch_leaves_no_file_open_or_mapped(store, unpacked):
+    batch = replace(a_source(store), unpacked=unpacked).batch(0)
+    opened = [str(entry.resolve()) for entry in Path("/proc/self/fd").iterdir()]
+    assert batch["case_ids"]
+    assert str(store.folder) not in Path("/proc/self/maps").read_text() + " ".join(opened)
 
 
 @pytest.mark.parametrize("patch", [(8, 12, 10), (12, 10)])
