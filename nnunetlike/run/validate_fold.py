@@ -45,7 +45,6 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         overwrite=run.overwrite_validation,
         autocast=autocast_dtype(runtime.precision),
         strategy=run.recipe.network.strategy,
-        processes=max(1, default_processes() // runtime.world_size),
         team=runtime,
     )
     if not runtime.is_main:
