@@ -98,10 +98,11 @@ class MemoryNeed:
             FOR_UNET_PLUS_PLUS[1],
         ):
             known = FOR_UNET_PLUS_PLUS
-        if known is None or self.fold.stage.dimension == 2:
+        is_flat = self.fold.stage.dimension == 2
+        if known is None or is_flat:
             return (
-                "These plans are the smallest there are: use a smaller --batch_size or "
-                "--base_num_features, or train 2d"
+                "No planner asks for less: use a smaller --batch_size or --base_num_features"
+                + ("" if is_flat else ", or train 2d")
             )
         planner, identifier = known
         return (
