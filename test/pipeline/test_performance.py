@@ -105,12 +105,16 @@ def in_two_processes(home: Path, output: Path, *words: str) -> subprocess.Comple
 @pytest.mark.ddp
 def test_two_processes_are_profiled_in_one_of_them(tiny_task: Path, tmp_path: Path) -> None:
     output = tmp_path / "figures"
+    fold = tiny_task / f"results/nnUNet/3d_fullres/Task901_Tiny/{WORDS[1]}__nnUNetPlansv2.1/fold_0"
+    fold.mkdir(parents=True)
+    (fold / "model_final_checkpoint.model").write_text("weights of a training")
+    before = digest(tiny_task / "results")
     done = in_two_processes(tiny_task, output, "--other_use=prof", "--warmup=1")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Self CPU time total") == 1
     assert "DistributedDataParallel.forward" in done.stdout
     assert [path.name for path in output.iterdir()] == ["output.prof"]
-    assert not (tiny_task / "results").exists()
+    assert digest(tiny_task / "results") == before
 
 
 @pytest.mark.slow
