@@ -1,0 +1,27 @@
+"""What the documents name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")))
+TESTS = {path.name: path for path in (ROOT / "test").rglob("test_*.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_test_that_robustness_names_exists() -> None:
+    text = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]*?)(test_\w+\.py)(?:::(test_\w+))?`", text)
+    assert len(named) > 30
+    for folder, name, function in named:
+        assert name in TESTS and str(TESTS[name]).endswith(f"{folder}{name}")
+        assert f"def {function}" in TESTS[name].read_text(encoding="utf-8")
