@@ -130,12 +130,10 @@ def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
         return
     epoch, recipe = parts.state.epoch, fold.run.recipe
     kept: Mapping[str, Any] = parts.start.content.get("run") or {}
-    logger.info(
-        "continuing after epoch %d%s with %s",
-        epoch - 1,
-        f" and {parts.progress.train_steps} training batches" if parts.progress.train_steps else "",
-        parts.start.path,
-    )
+    steps = parts.progress.train_steps
+    done = [f"epoch {epoch - 1}"] if epoch else []
+    done += [f"{steps} training batches"] if steps else []
+    logger.info("continuing after %s with %s", " and ".join(done), parts.start.path)
     before = kept.get("epochs", recipe.epochs)
     if before != recipe.epochs:
         rate = recipe.optimizer.rate

@@ -203,12 +203,13 @@ class Peers:
         Raises:
             PeerError: it did.
         """
+        begin = time.monotonic()
         try:
             yield
         except RuntimeError as error:
             if not _is_of_peers(error):
                 raise
-            late = self._late() if "imed out" in str(error) else []
+            late = self._late(waited_s=time.monotonic() - begin)
             if not late:
                 raise PeerError(
                     f"another process of this run ended while process {self.rank} was at "
@@ -221,12 +222,18 @@ class Peers:
                 "slow, give more time with --ddp_timeout SECONDS"
             ) from None
 
-    def _late(self) -> list[int]:
-        """Return the processes that have not found, shortly after this one, that time is up."""
+    def _late(self, waited_s: float) -> list[int]:
+        """Return the processes for which others waited in vain; none if the wait was broken off.
+
+        Who has waited for long says so; whoever has not said so a little later was waited for. When
+        the first gives up, its connections close, so the others learn of it that way.
+        """
         with suppress(RuntimeError):
-            self.store.set(f"waited/{self.rank}", "1")
-            time.sleep(1 + 0.02 * self.timeout_s)
-            return [r for r in range(self.world_size) if not self.store.check([f"waited/{r}"])]
+            if waited_s >= self.timeout_s / 2:
+                self.store.set(f"waited/{self.rank}", "1")
+                time.sleep(1)
+            came = [r for r in range(self.world_size) if self.store.check([f"waited/{r}"])]
+            return [r for r in range(self.world_size) if r not in came] if came else []
         return []
 
 

@@ -448,9 +448,14 @@ def test_a_signal_in_validation_keeps_finished_cases_and_val_does_the_rest(
 ) -> None:
     folder = folder_of(tiny_task)
     load = CaseStore.load
+    validated: list[str] = []
 
     def load_and_signal(self: CaseStore, case: str, **settings: bool) -> Any:
-        if any((folder / "validation_raw").glob("c_*.nii.gz")):
+        if (folder / "validation_raw").is_dir():
+            validated.append(case)
+        if len(validated) == 2:
+            while not (folder / "validation_raw" / f"{validated[0]}.nii.gz").is_file():
+                time.sleep(0.01)
             signal.raise_signal(signal.SIGTERM)
         return load(self, case, **settings)
 
@@ -460,7 +465,7 @@ def test_a_signal_in_validation_keeps_finished_cases_and_val_does_the_rest(
     err = capsys.readouterr().err
     assert f"finished cases stay in {folder / 'validation_raw'}. Go on with: nnUNet_train" in err
     assert err.rstrip().endswith("-val")
-    [done] = (folder / "validation_raw").glob("c_*.nii.gz")
+    done = folder / "validation_raw" / f"{validated[0]}.nii.gz"
     first = done.stat().st_mtime_ns
     assert main(words("-val")) == 0
     assert done.stat().st_mtime_ns == first
