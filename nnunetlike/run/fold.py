@@ -61,7 +61,8 @@ class FoldRun:
     overwrite_validation: bool = True
     infer_validation: bool = True
     postprocess: bool = True
-    validate_best: bool = False
+    checkpoint: str | None = None
+    """Weights to validate: final, latest, best, or a file; None takes the first there is."""
 
 
 @dataclass(frozen=True, kw_only=True)

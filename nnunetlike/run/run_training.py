@@ -30,7 +30,7 @@ from nnunetlike.run.launch import is_launched, launch, processes_of_this_machine
 from nnunetlike.run.performance import add_measurement_options, measure, measurement_from
 from nnunetlike.run.resume import as_restarted
 from nnunetlike.run.train_fold import find_learning_rate, load_for_validation, train
-from nnunetlike.run.validate_fold import dice_table, validate_fold
+from nnunetlike.run.validate_fold import dice_table, validate_fold, validation_folder
 from nnunetlike.training.distributed import TIMEOUT_S
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.recipes import TRAINERS
@@ -80,8 +80,15 @@ def add_v1_options(parser: CommandParser) -> None:
     add("--npz", action=flag, help="keep the probabilities of the validation, for ensembles")
     add("--find_lr", action=flag, help="only run a learning-rate range test")
     add("--valbest", action=flag, help="with -val: take model_best instead of the final weights")
+    add(
+        "-chk",
+        "--checkpoint",
+        metavar="NAME|FILE",
+        help="with -val: validate these weights, final, latest, best or a file, into "
+        "validation_NAME; the postprocessing of the fold stays as it is",
+    )
     add("--fp32", action=flag, help="compute in single precision throughout")
-    add("--val_folder", default="validation_raw", help="where the validation goes")
+    add("--val_folder", help="where the validation goes, validation_raw when absent")
     add("--disable_saving", action=flag, help="save neither best nor final weights")
     add("--disable_postprocessing_on_folds", action=flag, help="no postprocessing per fold")
     add("--disable_validation_inference", action=flag, help="no validation after training")
@@ -162,8 +169,11 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         raise UsageError("-c goes on with its own weights; leave out -pretrained_weights")
     if args.early_stopping is not None and args.early_stopping < 1:
         raise UsageError(f"--early_stopping {args.early_stopping}: give 1 epoch or more")
-    if args.valbest and not args.validation_only:
-        raise UsageError("--valbest chooses the weights for -val; give -val too, or leave it out")
+    if args.valbest and args.checkpoint:
+        raise UsageError("--valbest and -chk both choose weights; leave one out")
+    if (args.valbest or args.checkpoint) and not args.validation_only:
+        option = "--valbest" if args.valbest else "-chk"
+        raise UsageError(f"{option} chooses the weights for -val; give -val too, or leave it out")
     return FoldRun(
         recipe=recipe_from(args),
         configuration=args.network,
@@ -181,12 +191,12 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         early_stopping=args.early_stopping,
         ignore_memory_estimate=args.ignore_memory_estimate,
         pretrained_weights=args.pretrained_weights,
-        val_folder=args.val_folder,
+        val_folder=args.val_folder or validation_folder(args.checkpoint),
         save_npz=args.npz,
         overwrite_validation=not args.val_disable_overwrite,
         infer_validation=not args.disable_validation_inference,
-        postprocess=not args.disable_postprocessing_on_folds,
-        validate_best=args.valbest,
+        postprocess=not args.disable_postprocessing_on_folds and args.checkpoint is None,
+        checkpoint="best" if args.valbest else args.checkpoint,
     )
 
 

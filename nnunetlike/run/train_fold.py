@@ -46,6 +46,8 @@ from nnunetlike.training.sources.workers import stream
 logger = logging.getLogger(__name__)
 MONITORS = ("jsonl", "console", "plot")
 RANGE_TEST_EPOCHS = 4
+CHECKPOINTS = {"final": "model_final_checkpoint", "latest": "model_latest", "best": "model_best"}
+"""Files of weights by the names that users give them."""
 
 
 def train(fold: Fold, runtime: Runtime) -> nn.Module:
@@ -144,12 +146,16 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
 
 
 def load_for_validation(fold: Fold) -> nn.Module:
-    """Return the network of a trained fold: final, else latest, else best weights, or the best.
+    """Return the network of a trained fold: final, else latest, else best weights, or those asked.
 
     Raises:
         DataError: there is no such checkpoint.
     """
-    path = find_checkpoint(fold.folder, "model_best" if fold.run.validate_best else None)
+    wanted = fold.run.checkpoint
+    if wanted is not None and Path(wanted).name != wanted:
+        path = Path(wanted).expanduser()
+    else:
+        path = find_checkpoint(fold.folder, CHECKPOINTS.get(wanted or "", wanted))
     logger.info("validating the weights of %s", path)
     return load_model_file(path).build()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -55,6 +56,13 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         )
     copy_references(fold)
     return summary
+
+
+def validation_folder(checkpoint: str | None) -> str:
+    """Return where weights that a user chose are validated, apart from those of v1's folder."""
+    if checkpoint is None:
+        return "validation_raw"
+    return f"validation_{Path(checkpoint).name.removesuffix('.model')}"
 
 
 def dice_table(summary: Mapping[str, Any]) -> str:

@@ -151,6 +151,26 @@ def test_validation_only_says_which_weights_it_takes(
     assert main([*arguments[:3], "7", "-val"]) == 3
 
 
+def test_chosen_weights_are_validated_into_a_folder_of_their_own(
+    tiny_task: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["2d", "nnUNetTrainerV2", TASK, "0", *OPTIONS]
+    assert main(words) == 0
+    folder = fold_folder(tiny_task, configuration="2d")
+    elsewhere = tiny_task / "mine.model"
+    for suffix in ("", ".pkl"):
+        content = (folder / f"model_final_checkpoint.model{suffix}").read_bytes()
+        elsewhere.with_name(f"mine.model{suffix}").write_bytes(content)
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*postproc*")}
+    for name, into in (("final", "validation_final"), (str(elsewhere), "validation_mine")):
+        assert main([*words, "-val", "-chk", name]) == 0
+        assert (folder / into / "summary.json").is_file()
+    assert "validating the weights of " + str(elsewhere) in caplog.text
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert main([*words, "-val", "-chk", "latest"]) == 3
+    assert "holds no model_latest.model with its .pkl; found: model_" in capsys.readouterr().err
+
+
 def test_checkpoint_holds_what_v1_reads(tiny_task: Path) -> None:
     options = (*OPTIONS, "--disable_validation_inference")
     assert main(["3d_fullres", "nnUNetTrainerV2", TASK, "0", *options]) == 0

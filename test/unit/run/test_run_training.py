@@ -76,7 +76,11 @@ def test_workers_are_no_more_than_cores_may_be_used(monkeypatch: pytest.MonkeyPa
     assert _run().workers <= 4
 
 
-@pytest.mark.parametrize("options", [("--seed=-1",), ("--num_workers=-1",), ("--valbest",)])
+@pytest.mark.parametrize(
+    "options",
+    [("--seed=-1",), ("--num_workers=-1",), ("--valbest",),
+     ("-chk=best",), ("-val", "--valbest", "-chk=best")],
+)  # fmt: skip
 def test_contradictions_are_refused(options: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         _run(*options)
