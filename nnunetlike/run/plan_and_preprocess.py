@@ -85,6 +85,13 @@ def build_parser() -> CommandParser:
         default="ExperimentPlanner2D_v21",
         help="2D planner; None plans no 2D network",
     )
+    parser.add_argument(
+        "--gpu_mem",
+        type=float,
+        metavar="GB",
+        help="plan for a GPU of this size instead of the planner's own (8); the plans are then "
+        "called nnUNetPlansv2.1_fit6GB, for example, and trained with -p",
+    )
     parser.add_argument("-no_pp", action="store_true", help="plan only, do not preprocess")
     processes = default_processes()
     parser.add_argument(
@@ -136,6 +143,8 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     if args.folds < 2:
         raise UsageError(f"--folds is {args.folds}; a cross-validation has two folds or more")
     planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
+    if args.gpu_mem is not None:
+        planners = {axes: _within(args.gpu_mem, planner) for axes, planner in planners.items()}
     tasks = [_task(text) for text in args.task_ids]
     with executor_at(args.dask) as cluster:
         workers = _Crew(low=cluster or args.tl, full=cluster or args.tf)
@@ -186,6 +195,12 @@ def _planner_2d(args: argparse.Namespace) -> Planner | None:
             print("Plans can be taken over in 3D only; nothing is planned in 2D.")
         return None
     return None if args.planner2d == "None" else PLANNERS.get(args.planner2d)
+
+
+def _within(gigabytes: float, planner: Planner | None) -> Planner | None:
+    if not gigabytes > 0:
+        raise UsageError(f"--gpu_mem {gigabytes:g}: give the size of the GPU in GB")
+    return None if planner is None else planner.within(gigabytes)
 
 
 def _task(text: str) -> _Task:
@@ -269,7 +284,7 @@ def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fin
     plans = planner.plan(fingerprint)
     if any(f"{stage.dimension}D" != dimension for stage in plans.stages.values()):
         raise UsageError(
-            f"the planner {PLANNERS.name_of(planner)} does not plan in {dimension}; give it with "
+            f"the planner of {planner.plans_identifier} does not plan in {dimension}; give it with "
             f"{'-pl2d' if dimension == '3D' else '-pl3d'}"
         )
     plans = replace(

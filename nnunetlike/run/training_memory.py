@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from nnunetlike.core.errors import NnunetlikeError, ResourceError
 from nnunetlike.core.resources import in_words
 from nnunetlike.core.system_errors import is_out_of_memory
+from nnunetlike.experiment_planning.planners import fitted
+from nnunetlike.experiment_planning.planners.memory_rules import REFERENCE_GB
 from nnunetlike.networks import NETWORKS
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.run.fold import Fold
@@ -27,6 +30,11 @@ SMALLER_PLANNERS = {
 """Planner with the next smaller budget, and the identifier of its plans, by plans identifier."""
 
 FOR_UNET_PLUS_PLUS = ("ExperimentPlanner3D_UNetPlusPlus", "nnUNetPlansUNetPlusPlus")
+PLANNERS_OF = {
+    "nnUNetPlansv2.1": "ExperimentPlanner3D_v21",
+    "nnUNetPlansUNetPlusPlus": FOR_UNET_PLUS_PLUS[0],
+}
+"""3D planner by its plans, without what `--gpu_mem` adds to their name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +106,29 @@ class MemoryNeed:
             FOR_UNET_PLUS_PLUS[1],
         ):
             known = FOR_UNET_PLUS_PLUS
-        is_flat = self.fold.stage.dimension == 2
-        if known is None or is_flat:
-            return (
-                "No planner asks for less: use a smaller --batch_size or --base_num_features"
-                + ("" if is_flat else ", or train 2d")
-            )
+        if known is None or self.fold.stage.dimension == 2:
+            return self._plan_for_what_is_free()
         planner, identifier = known
         return (
             f"Or plan again: nnUNet_plan_and_preprocess -t {run.task} -pl3d {planner} -pl2d None, "
             f"then train with -p {identifier}"
+        )
+
+    def _plan_for_what_is_free(self) -> str:
+        """Return the command that plans for the memory there is, where that is less than before."""
+        run, is_flat = self.fold.run, self.fold.stage.dimension == 2
+        values = 2 if self.precision == "fp32" else 1
+        gigabytes = math.floor(SHARE * (self.free or 0) / 10**9 / values)
+        identifier, _, size = run.plans_identifier.partition("_fit")
+        planner = PLANNERS_OF.get(identifier)
+        if planner is None or not 1 <= gigabytes < float(size.removesuffix("GB") or REFERENCE_GB):
+            return "No planner asks for less: use a smaller --batch_size or --base_num_features" + (
+                "" if is_flat else ", or train 2d"
+            )
+        which = "-pl3d None" if is_flat else f"-pl3d {planner} -pl2d None"
+        return (
+            f"Or plan again: nnUNet_plan_and_preprocess -t {run.task} --gpu_mem {gigabytes} "
+            f"{which}, then train with -p {fitted(identifier, gigabytes)}"
         )
 
 

@@ -17,6 +17,14 @@ class Planner(Protocol):
         """First part of the plans file's name, `nnUNetPlansv2.1`."""
         ...
 
+    def within(self, gigabytes: float) -> Planner:
+        """Return this planner for a device of another size, with another `plans_identifier`.
+
+        Raises:
+            UsageError: its plans do not depend on memory.
+        """
+        ...
+
     def plan(self, fingerprint: Fingerprint) -> Plans:
         """Return plans for a data set.
 
@@ -27,3 +35,8 @@ class Planner(Protocol):
 
 
 PLANNERS: Registry[Planner] = Registry("planner", "nnunetlike.experiment_planning.planners")
+
+
+def fitted(identifier: str, gigabytes: float) -> str:
+    """Return an identifier of plans or data for a device of so many gigabytes."""
+    return f"{identifier}_fit{gigabytes:g}GB"

@@ -16,6 +16,9 @@ from nnunetlike.plans.topology import Topology
 REFERENCE_3D = 520_000_000 * 32 / 30
 """v1's estimate that fills 8 GB with two 3D patches, for 32 features instead of 30."""
 
+REFERENCE_GB = 8
+"""Memory of the device that v1's references are for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
@@ -40,6 +43,10 @@ class MemoryRule(Protocol):
         """Return how many patches can be trained at a time; at least 2 for a patch that fits."""
         ...
 
+    def within(self, gigabytes: float) -> MemoryRule:
+        """Return the rule for a device of that size, mixed precision."""
+        ...
+
 
 @dataclass(frozen=True)
 class FormulaMemory:
@@ -58,6 +65,10 @@ class FormulaMemory:
     def batch_size(self, pooling: Pooling, demand: Demand) -> int:
         """Return twice the room left, rounded down, and at least 2."""
         return math.floor(max(self.reference / self._estimate(pooling, demand), 1) * 2)
+
+    def within(self, gigabytes: float) -> FormulaMemory:
+        """Return the rule whose reference is v1's for 8 GB, in proportion."""
+        return FormulaMemory(REFERENCE_3D * gigabytes / REFERENCE_GB)
 
     def _estimate(self, pooling: Pooling, demand: Demand) -> int:
         return memory_estimate(
@@ -95,6 +106,10 @@ class NetworkMemory:
         """Return how many patches stay within the budget, at least 2; each adds the same."""
         one, two = (self._bytes(pooling, demand, batch_size) for batch_size in (1, 2))
         return 2 + max(0, self.budget_bytes - two) // (two - one)
+
+    def within(self, gigabytes: float) -> NetworkMemory:
+        """Return the rule whose budget is what a U-Net needs at the reference for that size."""
+        return NetworkMemory(self.network, self.formula.within(gigabytes))
 
     @property
     def budget_bytes(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnunetlike.core.errors import PlanError
 from nnunetlike.core.typing import Size, Spacing
-from nnunetlike.experiment_planning.planners import PLANNERS, common
+from nnunetlike.experiment_planning.planners import PLANNERS, common, fitted
 from nnunetlike.experiment_planning.planners.common import Pooling, memory_estimate
+from nnunetlike.experiment_planning.planners.memory_rules import REFERENCE_GB
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 
@@ -27,6 +28,15 @@ class Planner2D:
 
     base_features: int = 32
     max_features: int = 512
+
+    def within(self, gigabytes: float) -> Planner2D:
+        """Return the planner for a device of that size; its files have names of their own."""
+        return replace(
+            self,
+            plans_identifier=fitted(self.plans_identifier, gigabytes),
+            data_identifier=fitted(self.data_identifier, gigabytes),
+            reference=Planner2D.reference * gigabytes / REFERENCE_GB,
+        )
 
     def plan(self, fingerprint: Fingerprint) -> Plans:
         """Return plans with one stage.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from nnunetlike.core.errors import PlanError
 from nnunetlike.core.typing import Spacing
-from nnunetlike.experiment_planning.planners import PLANNERS, Planner, common
+from nnunetlike.experiment_planning.planners import PLANNERS, Planner, common, fitted
 from nnunetlike.experiment_planning.planners.common import Pooling
 from nnunetlike.experiment_planning.planners.memory_rules import (
     Demand,
@@ -31,6 +31,15 @@ class Planner3D:
     memory: MemoryRule = field(default_factory=FormulaMemory)
     base_features: int = 32
     conv_per_stage: int = 2
+
+    def within(self, gigabytes: float) -> Planner3D:
+        """Return the planner for a device of that size; its files have names of their own."""
+        return replace(
+            self,
+            plans_identifier=fitted(self.plans_identifier, gigabytes),
+            data_identifier=fitted(self.data_identifier, gigabytes),
+            memory=self.memory.within(gigabytes),
+        )
 
     def plan(self, fingerprint: Fingerprint) -> Plans:
         """Return plans with one stage, or with two, the low resolution first.

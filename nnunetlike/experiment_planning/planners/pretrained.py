@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunetlike.core.errors import PlanError
+from nnunetlike.core.errors import PlanError, UsageError
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import load_plans
@@ -32,6 +32,17 @@ class PretrainedPlanner:
     def plans_identifier(self) -> str:
         """`nnUNetPlans_pretrained_NAME`."""
         return f"nnUNetPlans_pretrained_{self.name}"
+
+    def within(self, gigabytes: float) -> PretrainedPlanner:
+        """Refuse: patch and batch are those of the file.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"--gpu_mem {gigabytes:g}: plans that are taken over keep their patch and batch. Leave "
+            "it out; nnUNet_train --batch_size trains with fewer patches"
+        )
 
     def plan(self, fingerprint: Fingerprint) -> Plans:
         """Return the plans of the file for the classes of `fingerprint`.

@@ -61,6 +61,36 @@ def test_planners_for_larger_memory_plan_as_those_of_v1(name: str) -> None:
     assert plans[0].stages[0].spacing == pytest.approx(LOW_SPACINGS[name], rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["ExperimentPlanner3D_v21", "ExperimentPlanner3D_UNetPlusPlus"])
+@pytest.mark.parametrize("data", [LIVER, PROSTATE, BRAIN])
+def test_plans_for_a_smaller_gpu_need_no_more_than_it_has(name: str, data: Fingerprint) -> None:
+    plans = PLANNERS.get(name).within(6).plan(data)
+    network = "unet_plus_plus" if "PlusPlus" in name else "unet"
+    for stage in plans.stages.values():
+        _, mixed = training_needs(plans, stage)[network]
+        assert mixed <= 6 * 10**9
+
+
+def test_plans_for_8_gb_are_those_for_no_size_but_for_their_names() -> None:
+    planner = PLANNERS.get("ExperimentPlanner3D_v21")
+    plans, fit = planner.plan(LIVER), planner.within(8).plan(LIVER)
+    assert replace(fit, data_identifier=plans.data_identifier) == plans
+    assert fit.data_identifier == "nnUNetData_plans_v2.1_fit8GB"
+
+
+def test_a_smaller_gpu_gets_a_smaller_patch_or_batch_in_2d_too() -> None:
+    planner = PLANNERS.get("ExperimentPlanner2D_v21")
+    one, other = planner.plan(LIVER).stages[0], planner.within(4).plan(LIVER).stages[0]
+    assert other.batch_size * math.prod(other.patch_size) < one.batch_size * math.prod(
+        one.patch_size
+    )
+
+
+def test_plans_taken_over_have_no_size(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--gpu_mem 6: plans that are taken over"):
+        PretrainedPlanner(tmp_path / "x.pkl", "X").within(6)
+
+
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [

@@ -96,6 +96,26 @@ def test_the_smallest_plans_cannot_be_made_smaller(plans: Plans, tiny_plans: Mak
 
 
 @pytest.mark.parametrize(
+    ("dimension", "identifier", "free", "command"),
+    [
+        (3, "nnUNetPlansv2.1", 9, "4 -pl3d ExperimentPlanner3D_v21 -pl2d None, then train with -p "
+         "nnUNetPlansv2.1_fit4GB"),
+        (3, "nnUNetPlansUNetPlusPlus_fit6GB", 9, "4 -pl3d ExperimentPlanner3D_UNetPlusPlus -pl2d "
+         "None, then train with -p nnUNetPlansUNetPlusPlus_fit4GB"),
+        (2, "nnUNetPlansv2.1", 5, "2 -pl3d None, then train with -p nnUNetPlansv2.1_fit2GB"),
+        (3, "nnUNetPlansv2.1_fit2GB", 5, "No planner asks for less"),
+        (3, "nnUNetPlansv2.1", 1, "No planner asks for less"),
+        (3, "mine", 9, "No planner asks for less"),
+    ],
+)  # fmt: skip
+def test_plans_for_the_memory_there_is_are_proposed(
+    tiny_plans: MakePlans, dimension: int, identifier: str, free: int, command: str
+) -> None:
+    need = _need(tiny_plans(dimension), free * 10**9, identifier=identifier)
+    assert command in need.remedy()
+
+
+@pytest.mark.parametrize(
     "error",
     [
         torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
