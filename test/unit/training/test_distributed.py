@@ -90,17 +90,17 @@ def _work(names: dict[str, str], pipe: Any, work: Work, timeout_s: float) -> Non
 # the batch
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("together", [True, False])
 def test_shares_are_those_of_v1_where_it_gives_each_process_a_sample(
-    golden: Path, shared: bool
+    golden: Path, together: bool
 ) -> None:
     rows = json.loads((golden / "training" / "schedules.json").read_text())
     compared = 0
     for row in rows["ddp_batch_and_oversample"]:
         expected = row["per_rank_batch_oversample_global"]
-        if row["dbs"] != shared or min(samples for samples, _, _ in expected) < 1:
+        if row["dbs"] != together or min(samples for samples, _, _ in expected) < 1:
             continue
-        sizes = split_batch(row["plan_batch_size"], row["world"], shared=shared)
+        sizes = split_batch(row["plan_batch_size"], row["world"], shared=together)
         shares = [share_of_batch(sizes, rank, 0.33) for rank in range(row["world"])]
         for share, (samples, oversample, total) in zip(shares, expected, strict=True):
             assert (share.samples, share.total) == (samples, total)
