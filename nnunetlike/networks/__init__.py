@@ -25,6 +25,13 @@ class NetworkTask:
     base_features: int
     conv_per_stage: int = 2
 
+    @classmethod
+    def tiny(cls, dimension: int = 3) -> NetworkTask:
+        """Return a task small enough for tests."""
+        pools, kernels = [[2] * dimension] * 2, [[3] * dimension] * 3
+        topology = Topology.of(pools, kernels)
+        return cls(channels=1, classes=3, topology=topology, base_features=4)
+
 
 class NetworkSpec(Protocol):
     """Settings of a network (a frozen dataclass).

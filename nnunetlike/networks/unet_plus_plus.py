@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.blocks import Architecture, encode
 from nnunetlike.networks.initialization import initialize
-from nnunetlike.plans.topology import Topology
 
 
 class UNetPlusPlus(nn.Module):
@@ -90,9 +89,7 @@ class UNetPlusPlusSpec:
     @classmethod
     def tiny(cls, dimension: int = 3) -> tuple[UNetPlusPlusSpec, NetworkTask]:
         """Return a spec and a task small enough for tests."""
-        pools, kernels = [[2] * dimension] * 2, [[3] * dimension] * 3
-        topology = Topology.of(pools, kernels)
-        return cls(), NetworkTask(channels=1, classes=3, topology=topology, base_features=4)
+        return cls(), NetworkTask.tiny(dimension)
 
 
 NETWORKS.add("unet_plus_plus", UNetPlusPlusSpec)
