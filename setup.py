@@ -14,6 +14,8 @@ COMMANDS = {
     "nnUNet_plan_and_preprocess": "plan_and_preprocess",
     "nnUNet_verify_dataset": "verify_dataset",
     "nnUNet_train": "run_training",
+    "nnUNet_train_DDP": "run_training_DDP",
+    "nnUNet_train_DP": "run_training_DDP",
     "nnUNet_predict": "predict",
     "nnUNet_evaluate_folder": "evaluate_folder",
     "nnUNet_determine_postprocessing": "determine_postprocessing",

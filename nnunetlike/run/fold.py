@@ -133,18 +133,20 @@ class Fold:
         """Return the content of `.model.pkl`: v1's four entries, then what describes itself."""
         run = self.run
         trainer = run.recipe.name
+        begin = (str(self.plans_file), run.fold)
+        middle = (
+            str(self.model_folder),
+            str(self.dataset),
+            self.batch_dice,
+            self.stage_number,
+            not run.use_compressed_data,
+            run.deterministic,
+        )
+        end = (not run.fp32,)
+        shared = run.recipe.batch_per_process == "shared"
+        is_ddp = trainer.endswith("DDP")  # v1's classes of that name take the rank and `--dbs` too
         return {
-            "init": (
-                str(self.plans_file),
-                run.fold,
-                str(self.model_folder),
-                str(self.dataset),
-                self.batch_dice,
-                self.stage_number,
-                not run.use_compressed_data,
-                run.deterministic,
-                not run.fp32,
-            ),
+            "init": (*begin, 0, *middle, shared, *end) if is_ddp else (*begin, *middle, *end),
             "name": trainer,
             "class": f"<nnunetlike trainer '{trainer}'>",
             "plans": plans_to_v1(self.plans),
