@@ -263,6 +263,7 @@ def _intensities(
     dataset: DatasetSpec, facts: Mapping[str, _CaseFacts]
 ) -> dict[int, ChannelIntensities]:
     def over_all(position: int) -> IntensityStatistics:
+        """Return the statistics of a channel over all cases."""
         samples: Sequence[FloatArray] = [found.samples[position] for found in facts.values()]
         if not any(len(sample) for sample in samples):
             raise DataError(

@@ -293,6 +293,7 @@ def _scalar_function(module: str) -> Callable[..., Any]:
     core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
 
     def scalar(dtype: np.dtype[Any], data: bytes = b"") -> Any:
+        """Return a numpy number of these bytes."""
         return core.multiarray.scalar(dtype, data)
 
     scalar.__module__, scalar.__qualname__ = module, "scalar"

@@ -16,6 +16,7 @@ def __getattr__(name: str) -> Callable[[], int]:
         raise AttributeError(name)
 
     def enter() -> int:
+        """Run the command and return its exit status."""
         main: Callable[[], int] = importlib.import_module(f"nnunetlike.run.{name}").main
         return main()
 

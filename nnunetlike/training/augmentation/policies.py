@@ -105,12 +105,14 @@ def draw(policy: AugmentationPolicy, channels: int, rng: np.random.Generator) ->
     """
 
     def each(probability: float, one: Callable[[], float]) -> tuple[float, ...]:
+        """Return a number for every channel, or none at all."""
         fires = rng.uniform() < probability
         return tuple(one() for _ in range(channels)) if fires else ()
 
     def some(
         probability: float, of_channel: float, one: Callable[[], float]
     ) -> tuple[float | None, ...]:
+        """Return a number for some channels and None for others, or nothing at all."""
         fires = rng.uniform() < probability
         return (
             tuple(one() if rng.uniform() < of_channel else None for _ in range(channels))
