@@ -72,16 +72,24 @@ def facts_to_keep(fold: Fold, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def as_restarted(fold: Fold) -> Fold:
+def as_restarted(fold: Fold, runtime: Runtime) -> Fold:
     """Return the fold so that it goes on, if a launcher starts this training again after a failure.
 
-    Checkpoints of earlier trainings are not gone on from.
+    Checkpoints of earlier trainings are not gone on from. Process 0 decides for all, since of the
+    launchers of several machines only the one whose process failed counts that as a restart.
     """
-    if not is_restarted() or fold.run.continue_training or not has_checkpoint_since(fold.folder, 0):
+    restarted = runtime.any(is_restarted())
+    if not restarted or fold.run.continue_training:
         return fold
-    kept: Mapping[str, Any] = load_to_continue(fold.folder).content.get("run") or {}
-    goes_on = kept.get("launch") == launch_name()
+    goes_on = runtime.first(runtime.is_main and _has_checkpoint_of_this_launch(fold))
     return replace(fold, run=replace(fold.run, continue_training=goes_on))
+
+
+def _has_checkpoint_of_this_launch(fold: Fold) -> bool:
+    if not has_checkpoint_since(fold.folder, 0):
+        return False
+    kept: Mapping[str, Any] = load_to_continue(fold.folder).content.get("run") or {}
+    return bool(kept.get("launch") == launch_name())
 
 
 def checkpoint_to_go_on_from(fold: Fold) -> ModelFile | None:

@@ -259,7 +259,7 @@ def train_and_validate(args: argparse.Namespace, words: Sequence[str], runtime: 
     if runtime.is_main:
         resolve(run)  # makes the splits if there are none
     runtime.meet("the splits are made")
-    fold = as_restarted(resolve(run, runtime))
+    fold = as_restarted(resolve(run, runtime), runtime)
     if args.disable_next_stage_pred:
         logger.info(
             "--disable_next_stage_pred changes nothing: only 3d_lowres makes predictions for a "

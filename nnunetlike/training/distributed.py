@@ -24,6 +24,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from nnunetlike.core.errors import PeerError, UsageError
+from nnunetlike.training.attempts import agree_on_name
 from nnunetlike.training.runtime import Precision, SingleProcess
 
 T = TypeVar("T")
@@ -265,13 +266,14 @@ def connect(device: torch.device, timeout_s: float = TIMEOUT_S) -> Peers:
     timeout = timedelta(seconds=timeout_s)
     try:
         store, rank, world_size = next(iter(rendezvous("env://", timeout=timeout)))
+        store = PrefixStore(agree_on_name(store, rank, world_size, timeout_s), store)
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(
             backend, store=PrefixStore("group", store), rank=rank, world_size=world_size,
             timeout=timeout,
         )  # fmt: skip
         group = dist.new_group(backend="gloo", timeout=timeout)
-    except RuntimeError as error:
+    except (RuntimeError, PeerError) as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise PeerError(f"the processes did not find one another at {address}: {error}") from None
     return Peers(rank, world_size, PrefixStore("nnunetlike", store), group, timeout_s)
