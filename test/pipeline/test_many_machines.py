@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from nnunetlike.run.plan_and_preprocess import build_parser as plan_parser
+from nnunetlike.run.predict import build_parser as predict_parser
+
 pytestmark = [pytest.mark.slow, pytest.mark.ddp]
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "how-to" / "many-machines.md"
@@ -174,6 +177,27 @@ def assert_goes_on_after_a_kill(launchers: Sequence[subprocess.Popen[str]], fold
     assert said.count("continuing after epoch 49 with ") == 1
     assert epochs_of(folder) == list(range(80))
     assert_is_trained_and_validated(folder)
+
+
+def test_the_dask_commands_start_a_cluster_and_name_options_that_exist(
+    shell: Start, port: int, tools: Path
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    program(tools / "dask", f'exec "{sys.executable}" -m dask "$@"')
+    lines = [line.partition("#")[0] for line in commands("dask scheduler").splitlines()]
+    scheduler, worker, planning, prediction = (
+        line.replace("node1:8786", f"127.0.0.1:{port}").replace("--nworkers 8", "--nworkers 2")
+        for line in lines
+    )
+    address = f"tcp://127.0.0.1:{port}"
+    shell(f"{scheduler} --host 127.0.0.1 --port {port} --no-dashboard")
+    shell(f"{worker} --no-dashboard")
+    with distributed.Client(address, timeout=HANG_S, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=HANG_S)
+        assert list(client.nthreads().values()) == [1, 1]
+    for parser, line in ((plan_parser(), planning), (predict_parser(), prediction)):
+        assert parser.prog == line.split()[0]
+        assert parser.parse_args(line.split()[1:]).dask == address
 
 
 def processes_below(pid: int) -> list[int]:
