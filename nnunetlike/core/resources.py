@@ -47,9 +47,21 @@ def free_memory(root: Path = ROOT) -> int | None:
     The least of what the machine, the control groups and `ulimit -v` leave. Files that the kernel
     keeps in memory count as free.
     """
-    found = [_machine_free(root), _limit_free(root), *_control_groups_free(root)]
+    groups = [free for _, free in _control_groups(root)]
+    found = [_machine_free(root), _limit_free(root), *groups]
     known = [free for free in found if free is not None]
     return max(0, min(known)) if known else None
+
+
+def total_memory(root: Path = ROOT) -> int | None:
+    """Return the bytes that this process could have were nothing else there.
+
+    That is the least of what the machine has and its control groups grant; None if the system does
+    not tell.
+    """
+    machine = _kilobytes(_text(root / "proc/meminfo"), "MemTotal")
+    limits = [limit for limit, _ in _control_groups(root)]
+    return min([machine, *limits]) if machine is not None else None
 
 
 def available_cores(root: Path = ROOT) -> int:
@@ -104,8 +116,8 @@ def _limit_free(root: Path) -> int | None:
     return limit - (_kilobytes(_text(root / "proc/self/status"), "VmSize") or 0)
 
 
-def _control_groups_free(root: Path) -> Iterator[int]:
-    """Yield what each control group of this process leaves, its own and those around it."""
+def _control_groups(root: Path) -> Iterator[tuple[int, int]]:
+    """Yield limit and rest of each control group of this process, its own and those around it."""
     for folder in _groups(root, "memory"):
         for limit_name, usage_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -114,7 +126,7 @@ def _control_groups_free(root: Path) -> Iterator[int]:
             limit, usage = _number(folder / limit_name), _number(folder / usage_name)
             if limit is not None and usage is not None and limit < NO_LIMIT:
                 cache = re.search(rf"^{cache_name} (\d+)$", _text(folder / "memory.stat"), re.M)
-                yield limit - usage + (int(cache[1]) if cache else 0)
+                yield limit, limit - usage + (int(cache[1]) if cache else 0)
 
 
 def _quotas(root: Path) -> Iterator[int]:

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import torch
 
+from nnunetlike.core.resources import total_memory
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.plans.fingerprint import Fingerprint
@@ -27,11 +28,12 @@ class Memory:
 
 
 def machine_memory() -> Memory:
-    """Return the memory of the first GPU, or of the machine where there is none."""
+    """Return the memory of the first GPU, or what this process may use where there is none."""
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         return Memory(str(device.name), int(device.total_memory))
-    return Memory("RAM, no GPU", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Memory("RAM, no GPU", total_memory() or physical)
 
 
 def stage_names(plans: Plans) -> dict[int, str]:

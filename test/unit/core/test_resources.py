@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from nnunetlike.core import resources
-from nnunetlike.core.resources import available_cores, free_memory, process_memory, shared_memory
+from nnunetlike.core.resources import (
+    available_cores,
+    free_memory,
+    process_memory,
+    shared_memory,
+    total_memory,
+)
 
 GIB = 2**30
 
@@ -49,6 +55,12 @@ def test_cgroup_v2_leaves_its_limit_without_usage_but_with_cached_files(tmp_path
         },
     )
     assert free_memory(tmp_path) == 4 * GIB
+    assert total_memory(tmp_path) == 8 * GIB
+
+
+def test_without_control_groups_all_is_what_the_machine_has(tmp_path: Path) -> None:
+    assert total_memory(tmp_path) is None
+    assert total_memory(write(tmp_path, machine(7))) == 99 * GIB
 
 
 def test_a_group_without_limit_inherits_that_of_the_group_around_it(tmp_path: Path) -> None:
