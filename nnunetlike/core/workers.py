@@ -277,7 +277,11 @@ def _obituary(worker: _Worker) -> str:
         how = f"ended with exit code {code}"
     return (
         f"its worker (process {worker.process.pid}) {how}{_memory_text(worker.peak)}. "
-        + ("The usual cause is that memory ran out; use fewer processes" if code == -9 else "")
+        + (
+            "The usual cause is that memory ran out; use fewer processes or more memory"
+            if code == -9
+            else ""
+        )
     ).rstrip()
 
 
@@ -304,7 +308,7 @@ def _in_words(error: Exception) -> NnunetlikeError:
     memory = process_memory(os.getpid())
     took = _memory_text(memory.peak if memory else 0)
     if is_out_of_memory(error):
-        return WorkerError(f"memory ran out ({error}){took}. Use fewer processes")
+        return WorkerError(f"memory ran out ({error}){took}. Use fewer processes or more memory")
     known = explained(error)
     if known is not None:
         return known

@@ -180,8 +180,8 @@ def test_a_killed_preprocessing_worker_costs_nothing(
 @pytest.mark.parametrize(
     ("fault", "exit_code", "last_line"),
     [
-        (kill, 4, "The usual cause is that memory ran out; use fewer processes"),
-        (out_of_memory, 4, "Use fewer processes"),
+        (kill, 4, "The usual cause is that memory ran out; use fewer processes or more memory"),
+        (out_of_memory, 4, "Use fewer processes or more memory"),
         (bug, 1, "RuntimeError: a fault of ours"),
     ],
 )
@@ -667,7 +667,7 @@ def test_a_killed_augmentation_worker_costs_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "exit_code", "last_line"),
-    [(kill, 4, "use fewer processes"), (bug, 1, "RuntimeError: a fault of ours")],
+    [(kill, 4, "use fewer processes or more memory"), (bug, 1, "RuntimeError: a fault of ours")],
 )
 def test_an_augmentation_worker_that_fails_twice_is_told_with_its_cases(
     break_batch: Callable[[Fault], None],
