@@ -7,31 +7,37 @@ them and fill the rest with zeros (ITK's of NIfTI for one), so they are looked a
 from __future__ import annotations
 
 import gzip
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import load_pickle
 
 CHUNK = 2**20
+PICTURES = (".png", ".jpg", ".jpeg")
 ZIPS = (".npz", ".zip")
 
 
 def unpacked_size(path: Path) -> int:
     """Return about how many bytes a file holds after decompression, without reading it all.
 
-    gzip tells the size modulo 4 GiB, and zip archives list it. Other files count as they are; so
-    does one that is damaged, 0 when it is missing.
+    gzip tells the size modulo 4 GiB, zip archives list it, and pictures tell their pixels. Other
+    files count as they are; so does one that is damaged, 0 when it is missing.
     """
     try:
         size = path.stat().st_size
         if path.suffix == ".gz" and size > 18:
             return _gzip_size(path, size)
+        if path.suffix.lower() in PICTURES:
+            return _picture_size(path)
         if path.suffix in ZIPS:
             with zipfile.ZipFile(path) as archive:
                 return sum(member.file_size for member in archive.infolist())
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, UnidentifiedImageError, Image.DecompressionBombError):
         return size
     except OSError:
         return 0
@@ -69,6 +75,14 @@ def _gzip_size(path: Path, packed: int) -> int:
     while size < packed - 64:  # the true size is larger by a multiple of 4 GiB
         size += 2**32
     return size
+
+
+def _picture_size(path: Path) -> int:
+    """Return the bytes of a picture at 8 bits per value; only its header is read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # here size is welcome
+        with Image.open(path) as picture:
+            return picture.width * picture.height * len(picture.getbands())
 
 
 def _read_through(path: Path) -> None:

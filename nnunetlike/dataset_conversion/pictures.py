@@ -19,6 +19,7 @@ from PIL import Image
 
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.folders import atomic_folder
+from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.paths import raw_data
 from nnunetlike.core.serialization import save_json
@@ -27,6 +28,10 @@ from nnunetlike.data.imageio import format_of, label_ending, split_ending
 
 LOSSLESS = ".png"
 """What pictures become if they come in several formats."""
+
+MEMORY_FACTOR = 10
+"""Memory that reading or writing a case takes, per byte of its pixels at 8 bits: they become
+single-precision numbers, which are stacked and compared."""
 
 SHOWN = 3
 """Names that a message shows of each kind."""
@@ -115,7 +120,9 @@ def convert_pictures(task: PictureTask, *, processes: int) -> ConvertedPictures:
     pairs, left_out = _pairs(task)
     tests = _pictures(task.test_images) if task.test_images is not None else []
     files = [*pairs, *((image, None) for image in tests)]
-    facts = process_map(_facts, files, processes=processes, name=_name, title="reading")
+    facts = process_map(
+        _facts, files, processes=processes, name=_name, title="reading", cost=_memory
+    )
     channels = max(found.channels for found in facts)
     rules = task.rules or _proposed(sorted({v for found in facts for v in found.values}))
     _check_rules(rules, zip(pairs, facts, strict=False))
@@ -125,7 +132,7 @@ def convert_pictures(task: PictureTask, *, processes: int) -> ConvertedPictures:
         for name in ("imagesTr", "labelsTr", "imagesTs"):
             (folder / name).mkdir()
         write = partial(_write, folder=folder, ending=ending, channels=channels, rules=rules)
-        process_map(write, files, processes=processes, name=_name, title="converting")
+        process_map(write, files, processes=processes, name=_name, title="converting", cost=_memory)
         content = _description(task, pairs, tests, rules, ending, channels)
         save_json(content, folder / "dataset.json")
     return ConvertedPictures(
@@ -335,6 +342,10 @@ def _description(
 
 def _stem(path: Path) -> str:
     return split_ending(path.name)[0]
+
+
+def _memory(pair: tuple[Path, Path | None]) -> float:
+    return MEMORY_FACTOR * sum(unpacked_size(path) for path in pair if path is not None)
 
 
 def _name(pair: tuple[Path, Path | None]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.serialization import save_pickle
@@ -52,6 +53,15 @@ def test_missing_and_empty_files_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_size_unpacked_is_known_without_unpacking(file: Path) -> None:
     assert unpacked_size(file) == pytest.approx(len(CONTENT), abs=600)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.JPG"])
+def test_the_size_of_a_picture_is_that_of_its_pixels(tmp_path: Path, name: str) -> None:
+    Image.fromarray(np.zeros((300, 400, 3), np.uint8)).save(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < 10_000
+    assert unpacked_size(tmp_path / name) == 300 * 400 * 3
+    (tmp_path / name).write_bytes(b"0123456789")
+    assert unpacked_size(tmp_path / name) == 10
 
 
 def test_the_size_of_what_cannot_be_read_is_no_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnunetlike.core import parallel
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import format_of
@@ -42,6 +43,19 @@ def folder(home: Path) -> Path:
         save(MASK, home / "labels" / f"{case}.png")
     save(GREY, home / "new" / "c.png")
     return home
+
+
+def test_pictures_too_large_to_stand_side_by_side_are_converted_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(parallel, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(parallel, "available_cores", lambda: 2)
+    with caplog.at_level("INFO", "nnunetlike"):
+        convert_pictures(
+            PictureTask(images=folder / "images", labels=folder / "labels", name="Task501_Cells"),
+            processes=2,
+        )
+    assert "converting: fewer than 2 at a time, since the largest case" in caplog.text
 
 
 def convert(home: Path, **options: object) -> ConvertedPictures:
