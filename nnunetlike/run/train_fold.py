@@ -136,9 +136,10 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
                 clip_norm=recipe.optimizer.clip_norm,
             )
         picture = fold.folder / "lr_finder.png"
-        content = {"lr": found.rates, "loss": found.losses, "steepest": found.steepest}
-        save_json(content, fold.folder / "lr_finder.json")
-        draw_curve(found.rates, found.losses, picture, xlabel="learning rate", ylabel="loss")
+        if runtime.is_main:
+            content = {"lr": found.rates, "loss": found.losses, "steepest": found.steepest}
+            save_json(content, fold.folder / "lr_finder.json")
+            draw_curve(found.rates, found.losses, picture, xlabel="learning rate", ylabel="loss")
         logger.info(
             "the loss falls fastest at the learning rate %.2g; see %s", found.steepest, picture
         )

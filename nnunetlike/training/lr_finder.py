@@ -61,7 +61,8 @@ def range_test(
         with runtime.autocast():
             output = objective(runtime.to_device(next(batches)))
         runtime.step(output.loss, optimizer, clip_norm)
-        average = SMOOTHING * average + (1 - SMOOTHING) * float(output.loss.detach())
+        loss = float(runtime.sum(output.loss.detach())) / runtime.world_size
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
         rates.append(rate)
         losses.append(average / (1 - SMOOTHING ** (step + 1)))
         if _diverged(losses):
