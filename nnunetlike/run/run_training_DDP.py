@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from nnunetlike.run.run_training import main
 
-    return main(argv, prog="nnUNet_train_DDP", processes=torch.cuda.device_count() or 1)
+    name = Path(sys.argv[0]).name  # nnUNet_train_DDP, nnUNet_train_DP or that of this file
+    return main(argv, prog=name, processes=torch.cuda.device_count() or 1)
 
 
 if __name__ == "__main__":
