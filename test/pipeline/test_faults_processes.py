@@ -102,6 +102,7 @@ def faulty_run(tiny_task: Path, tmp_path: Path) -> Callable[..., Ended]:
         )  # fmt: skip
         try:
             if disturb is not None:
+                _wait_for(note)
                 disturb(command.pid)
             said, _ = command.communicate(timeout=HANG_S)
         finally:
@@ -114,6 +115,13 @@ def faulty_run(tiny_task: Path, tmp_path: Path) -> Callable[..., Ended]:
         return Ended(command.returncode, said, after_s)
 
     return run
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + HANG_S
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.1)
 
 
 def living(mark: str) -> list[int]:
@@ -229,15 +237,10 @@ def test_a_signal_to_the_launcher_saves_and_ends_with_5(
     words = [word.replace("--iterations=4", "--iterations=100000") for word in TRAINING]
 
     def send(launcher: int) -> None:
-        end = time.monotonic() + HANG_S
-        while not list(Path(tiny_task).glob("results/nnUNet/*/*/*/fold_0/debug.json")):
-            assert time.monotonic() < end
-            time.sleep(0.2)
-        time.sleep(5)
         os.kill(launcher, number)
 
-    ended = faulty_run(words=words, disturb=send)
-    assert ended.code == 5
+    ended = faulty_run("pass", words=words, disturb=send)  # in the third step
+    assert ended.code == 5 and ended.after_s < END_S
     assert f"were ended by {number.name}. Go on with: nnUNet_train 3d_fullres" in ended.last
     assert ended.last.endswith("--nproc 2 -c")
     assert content_of(folder_of(tiny_task) / LATEST)["progress"]["train_steps"] > 0
@@ -249,14 +252,10 @@ def test_the_processes_end_with_a_launcher_that_is_killed(
     words = [word.replace("--iterations=4", "--iterations=100000") for word in TRAINING]
 
     def kill_and_wait(launcher: int) -> None:
-        end = time.monotonic() + HANG_S
-        while not list(Path(tiny_task).glob("results/nnUNet/*/*/*/fold_0/debug.json")):
-            assert time.monotonic() < end
-            time.sleep(0.2)
         os.kill(launcher, signal.SIGKILL)
-        time.sleep(20)
+        time.sleep(15)  # those who live longer are found
 
-    assert faulty_run(words=words, disturb=kill_and_wait).code == -signal.SIGKILL
+    assert faulty_run("pass", words=words, disturb=kill_and_wait).code == -signal.SIGKILL
 
 
 def test_the_script_of_the_public_port_trains_from_any_folder(
