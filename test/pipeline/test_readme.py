@@ -50,6 +50,7 @@ def test_the_walk_through_ends_with_dice_and_pictures(tmp_path: Path) -> None:
 
 
 def test_every_command_the_readme_names_is_installed() -> None:
-    named = set(re.findall(r"nnUNet_[A-Za-z_]*[A-Za-z]\b(?= -|`| )", (ROOT / "README.md").read_text()))
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"nnUNet_[A-Za-z_]*[A-Za-z]\b(?= -|`| )", readme))
     commands = set(re.findall(r'"(nnUNet_\w+)":', (ROOT / "setup.py").read_text()))
     assert named & commands == commands, commands - named
