@@ -90,6 +90,9 @@ def dask_cluster(address: str, timeout_s: float = CONNECT_S) -> Iterator[DaskClu
         ResourceError: nothing answers there, or something that is no scheduler.
     """
     client = _connect(address, timeout_s)
+    dask_says = logging.getLogger("distributed.client")
+    level = dask_says.level
+    dask_says.setLevel(logging.CRITICAL)  # what goes wrong is raised, in fewer words
     try:
         threads = client.nthreads()
         logger.info(
@@ -99,6 +102,7 @@ def dask_cluster(address: str, timeout_s: float = CONNECT_S) -> Iterator[DaskClu
         yield DaskCluster(client, address)
     finally:
         client.close()
+        dask_says.setLevel(level)
 
 
 def _connect(address: str, timeout_s: float) -> Any:

@@ -234,7 +234,7 @@ def test_a_cluster_without_workers_is_waited_for_and_told(
 
 
 def test_a_scheduler_that_dies_ends_the_work(
-    start_dask: Start, functions: ModuleType, tmp_path: Path
+    start_dask: Start, functions: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import dask
 
@@ -255,6 +255,7 @@ def test_a_scheduler_that_dies_ends_the_work(
     ):
         process_map(functions.slow, items, processes=cluster)
     killer.join(HANG_S)
+    assert not [name for name, _, _ in caplog.record_tuples if name == "distributed.client"]
 
 
 def test_an_address_where_nobody_answers_is_told_in_time() -> None:
