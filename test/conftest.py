@@ -124,7 +124,10 @@ def start_dask(
         process = subprocess.Popen(
             [sys.executable, str(script), str(workers), *([str(preload)] if preload else [])],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1",
+                "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "180s",  # a busy machine is no fault
+            },
         )  # fmt: skip
         started.append(process)
         assert process.stdout is not None

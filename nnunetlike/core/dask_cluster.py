@@ -200,6 +200,9 @@ class _Futures:
             UsageError: the cluster lacks this package.
         """
         future = self._wait()
+        while future.status in ("lost", "pending"):  # its worker died with the answer
+            future.add_done_callback(self._ended.put)
+            future = self._wait()
         index, _ = self._in_hand.pop(future.key)
         answer = self._answer(future)
         future.release()  # else Dask computes it again when the worker that holds it dies
