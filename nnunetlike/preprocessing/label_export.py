@@ -70,7 +70,7 @@ def resampled_argmax(
     else:
         channels = (
             resample_image(channel[None], new_shape, order=order, axis=axis, order_z=order_z)[0]
-            for channel in probabilities
+            for channel in (channel.astype(np.float32, copy=False) for channel in probabilities)
         )
         _channel_by_channel(channels, winners, by_region)
     if regions is None:
