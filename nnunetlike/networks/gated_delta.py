@@ -9,10 +9,11 @@ it held under the token's key, writes the token's value there, and is answered f
 once, with c the running sum of g in the chunk, D_ij = exp(c_i - c_j) for i >= j and 0 else:
 
     A = I + tril(diag(beta) (K K^T * D), -1)
-    [U W] = A^-1 [diag(beta) V, diag(beta e^c) K]
-    delta = U - W S
+    delta = A^-1 diag(beta) (V - diag(e^c) K S)
     O = scale (diag(e^c) Q S + (Q K^T * D) delta)
     S <- e^(c_L) S + (diag(e^(c_L - c)) K)^T delta
+
+(The WY form's U - W S is solved here as one: that takes fewer operations than W and keeps less.)
 
 Memory and gates are float32 (float64 if an input is) also under autocast, and running sums of gates
 are float64: in float32 a strong gate would drown the weak ones after it.
@@ -256,13 +257,13 @@ class _Chunks:
         log = _cut(writes.log_decay, size).cumsum(-1)
         later = torch.ones(size, size, dtype=torch.bool, device=log.device).triu(1)
         # Masked before exp: a later token's logarithm is positive and may be too large for it.
-        between = (log[..., :, None] - log[..., None, :]).masked_fill(later, -torch.inf)
+        between = (log[..., :, None] - log[..., None, :]).to(dtype).masked_fill(later, -torch.inf)
         return cls(
             key=_cut(writes.key, size),
             value=_cut(writes.value, size),
             beta=_cut(writes.beta, size),
-            decay=log.exp().to(dtype),
-            decay_between=between.exp().to(dtype),
+            decay=log.to(dtype).exp(),
+            decay_between=between.exp(),
         )
 
     @property
@@ -297,17 +298,16 @@ def _walk(chunks: _Chunks, state: Tensor) -> _Walk:
     beta, decay = chunks.beta[..., None], chunks.decay[..., None]
     # Its diagonal and what is above are not looked at: the system is unit lower triangular.
     system = beta * (chunks.key @ chunks.key.mT) * chunks.decay_between
-    right = torch.cat([beta * chunks.value, beta * decay * chunks.key], dim=-1)
-    solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
-    value, key = solved.split((chunks.value.shape[-1], chunks.key.shape[-1]), dim=-1)
     kept_key = (chunks.decay_between[..., -1, :, None] * chunks.key).mT
     kept = chunks.decay[..., -1, None, None]
+    parts = (system, beta * chunks.value, beta * decay * chunks.key, kept_key, kept)
     entries, deltas = [], []
-    for chunk in zip(*(part.unbind(3) for part in (value, key, kept_key, kept)), strict=True):
-        chunk_value, chunk_key, chunk_kept_key, chunk_kept = chunk
+    for matrix, value, key, writing_key, fading in zip(*(x.unbind(3) for x in parts), strict=True):
         entries.append(state)
-        deltas.append(chunk_value - chunk_key @ state)
-        state = chunk_kept * state + chunk_kept_key @ deltas[-1]
+        error = value - key @ state
+        delta = torch.linalg.solve_triangular(matrix, error, upper=False, unitriangular=True)
+        deltas.append(delta)
+        state = fading * state + writing_key @ delta
     return _Walk(torch.stack(entries, dim=3), torch.stack(deltas, dim=3), state)
 
 
