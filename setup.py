@@ -51,7 +51,7 @@ setup(
         "numba>=0.60",
         "connected-components-3d>=3.14",
     ],
-    extras_require={"dask": ["distributed>=2024.1"]},
+    extras_require={"dask": ["distributed>=2024.1"], "fla": ["fla-core>=0.6"]},
     entry_points={
         "console_scripts": [
             f"{command}=nnunetlike.run.scripts:{module}" for command, module in COMMANDS.items()
