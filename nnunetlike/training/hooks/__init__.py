@@ -57,7 +57,7 @@ class Hook:
         """Before training leaves in the middle of an epoch (`loop.progress`), to go on later."""
 
     def reason_to_leave(self) -> str | None:
-        """Asked after every step: why training should be left at once, to go on later."""
+        """Asked before every step: why training should be left at once, to go on later."""
         return None
 
     def reason_to_end(self, state: TrainState) -> str | None:
