@@ -76,6 +76,7 @@ class _Plain(logging.Formatter):
         self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the message; from warnings on with its level and, if set, the process."""
         message = record.getMessage()
         return (
             f"{record.levelname.lower()}: {self._who}{message}"

@@ -206,6 +206,7 @@ class _Writes:
 
     @classmethod
     def of(cls, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, dtype: torch.dtype) -> _Writes:
+        """Return what `gated_delta_rule` was given, by heads of keys and in one type."""
         heads = k.shape[2]
         return cls(
             key=split_heads(k.to(dtype), heads),
@@ -250,6 +251,7 @@ class _Chunks:
 
     @classmethod
     def of(cls, writes: _Writes, chunk_size: int) -> _Chunks:
+        """Return writes cut into chunks of so many tokens, with what decays within each."""
         if chunk_size < 1:
             raise UsageError(f"a chunk has one token at least, but chunk_size is {chunk_size}")
         size = min(chunk_size, writes.key.shape[3])

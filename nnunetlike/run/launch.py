@@ -231,6 +231,7 @@ def _end_with_launcher() -> None:
     launcher = os.getppid()
 
     def watch() -> None:
+        """Kill this process as soon as it has another parent."""
         while os.getppid() == launcher:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -230,6 +230,8 @@ def execute(args: argparse.Namespace, words: Sequence[str]) -> int | None:
         return work_as_launched(args, partial(train_and_validate, args, words))
     if args.nproc is not None:
         return _launch(args, words)
+    if args.master_port is not None:
+        raise UsageError("--master_port is where several processes meet; give --nproc N too")
     device = choose_device(args.device)
     train_and_validate(args, words, SingleProcess(device, choose_precision(device, fp32=args.fp32)))
     return None
@@ -241,6 +243,7 @@ def _launch(args: argparse.Namespace, words: Sequence[str]) -> int:
     begin = time.time()
 
     def onward() -> str:
+        """Return how to go on, if anything was saved."""
         saved = has_checkpoint_since(fold.folder, begin)
         return f"Go on with: {command_that_goes_on(words, '-c')}" if saved else ""
 
@@ -285,6 +288,7 @@ def _trained(
     begin = time.time()
 
     def onward(is_saved: bool) -> str:
+        """Return the command that goes on, from what was saved if anything was."""
         goes_on = is_saved or has_checkpoint_since(fold.folder, begin)
         return command_that_goes_on(words, "-c" if goes_on else None)
 

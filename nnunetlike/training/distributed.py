@@ -88,6 +88,7 @@ class Distributed(SingleProcess):
         factor = 1 if self.legacy_dice else self.world_size
 
         def total(value: Tensor) -> Tensor:
+            """Return the sum of a value over all processes."""
             with self.peers.explained("adding up the Dice"):
                 return _Total.apply(value, factor)  # type: ignore[no-any-return]
 
@@ -123,6 +124,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, factor: int) -> Tensor:
+        """Return the sum of a value over all processes."""
         ctx.factor = factor
         total = value.detach().clone()
         dist.all_reduce(total)
@@ -130,6 +132,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient times the factor; the factor has none."""
         return gradients[0] * ctx.factor, None
 
 

@@ -201,7 +201,7 @@ def test_a_process_killed_while_saving_leaves_the_checkpoint_before(
     tiny_task: Path, faulty_run: Callable[..., Ended]
 ) -> None:
     at = "torch:save"
-    fault = f"args[1].write_bytes(b'half') if hasattr(args[1], 'write_bytes') else 0; {KILL}"
+    fault = f"args[1].write(b'half'); args[1].flush(); {KILL}"
     ended = faulty_run(fault, at=at, rank=0, call=2)
     assert ended.code == 4 and "process 0 of 2 (counted from 0) was killed" in ended.last
     saved = sorted(folder_of(tiny_task).glob("model_*.model"))
@@ -229,6 +229,7 @@ def test_a_taken_port_is_told_before_anything_begins(
         assert ended.code == 4
         assert ended.last.startswith(f"error: port {port} cannot be used (Address already in use)")
         assert not folder_of(tiny_task).exists()
+    assert main([*TRAINING, "--master_port", str(port)]) == 2  # nobody to meet
     ended = faulty_run(KILL, words=[*TRAINING, "--master_port", str(port)])
     assert ended.code == 4 and "was killed by SIGKILL" in ended.last
     with socket.socket() as free:

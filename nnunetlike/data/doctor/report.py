@@ -137,6 +137,7 @@ def _voxels(examination: Examination) -> str:
 
 def _by_kind(examination: Examination) -> Iterator[tuple[Kind, list[Complaint]]]:
     def order(complaint: Complaint) -> tuple[int, str]:
+        """Return what complaints are ordered by: the worst first, then by kind."""
         return SEVERITIES.index(complaint.kind.severity), complaint.kind.name
 
     ordered = sorted(examination.complaints, key=order)
