@@ -175,7 +175,9 @@ def assert_goes_on_after_a_kill(launchers: Sequence[subprocess.Popen[str]], fold
     os.kill(processes_below(launchers[-1].pid)[-1], signal.SIGKILL)
     said = "\n".join(ends(launchers))
     # of epoch 49, or what the process that lived saved when it met the death of the other
-    assert len(re.findall(r"continuing after epoch \d+ (and \d+ training batches )?with ", said)) == 1
+    assert (
+        len(re.findall(r"continuing after epoch \d+ (and \d+ training batches )?with ", said)) == 1
+    )
     assert epochs_of(folder) == list(range(80))
     assert_is_trained_and_validated(folder)
 
