@@ -12,7 +12,8 @@ from pathlib import Path
 from nnunetlike.core import environment
 from nnunetlike.core.errors import DataError, UsageError
 
-CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
+VIDEO = "video2d"
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres", VIDEO)
 DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"
 DEFAULT_CASCADE_TRAINER = "nnUNetTrainerV2CascadeFullRes"
@@ -126,17 +127,31 @@ def model_folder(configuration: str, task: str, trainer: str, plans_identifier: 
 
 
 def plans_file(task: str, configuration: str, plans_identifier: str = DEFAULT_PLANS) -> Path:
-    """Return the plans pickle of a task for a configuration (`_plans_2D.pkl` or `_plans_3D.pkl`).
+    """Return the plans pickle of a task for a configuration.
+
+    That is `_plans_2D.pkl`, `_plans_3D.pkl` or, of videos, `_plans_video2D.pkl`.
 
     Raises:
-        UsageError: the task is planned for 2d only, and another configuration is asked for.
+        UsageError: the task is planned, but not for this configuration.
         DataError: it does not exist.
     """
     folder = preprocessed() / task
-    flat, deep = (folder / f"{plans_identifier}_plans_{d}.pkl" for d in ("2D", "3D"))
-    path = flat if configuration == "2d" else deep
+    flat, deep, video = (
+        folder / f"{plans_identifier}_plans_{d}.pkl" for d in ("2D", "3D", "video2D")
+    )
+    path = {"2d": flat, VIDEO: video}.get(configuration, deep)
     if path.is_file():
         return path
+    if video.is_file():
+        raise UsageError(
+            f"{task} holds videos and is planned for {VIDEO}, so {configuration} does not exist. "
+            f"Use {VIDEO}"
+        )
+    if path == video and (flat.is_file() or deep.is_file()):
+        raise UsageError(
+            f"{task} is not planned for {VIDEO}: its dataset.json does not declare videos. See "
+            "docs/how-to/video.md"
+        )
     if path == deep and flat.is_file():
         raise UsageError(
             f"{task} is planned for 2d only, so {configuration} does not exist: its images are 2D, "

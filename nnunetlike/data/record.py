@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnunetlike.core.typing import IntArray, Shape3, Spacing3
+from nnunetlike.data.video import VideoFacts
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -44,6 +45,9 @@ class CaseRecord:
 
     class_locations: Mapping[int, IntArray] | None = None
     """Sampled voxels of each class, int64 (n, 3), transposed and resampled axes; absent: (0, 3)."""
+
+    video: VideoFacts | None = None
+    """Of a video, whose axis D is time."""
 
     @property
     def size_reduction(self) -> float:
@@ -85,6 +89,8 @@ class CaseRecord:
                 (label, found if len(found) else [])
                 for label, found in self.class_locations.items()
             )
+        if self.video is not None:
+            content["video"] = self.video.to_plain()
         return content
 
     @classmethod
@@ -94,6 +100,7 @@ class CaseRecord:
         spacing = content.get("spacing_after_resampling")
         locations = content.get("class_locations")
         masks = content.get("use_nonzero_mask_for_norm")
+        video = content.get("video")
         return cls(
             original_size=_ints(content["original_size_of_raw_data"]),
             original_spacing=_floats(content["original_spacing"]),
@@ -111,6 +118,7 @@ class CaseRecord:
             class_locations=None
             if locations is None
             else {int(k): np.asarray(v, np.int64).reshape(-1, 3) for k, v in locations.items()},
+            video=None if video is None else VideoFacts.from_plain(video),
         )
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 from torch import nn
 
 from nnunetlike.core.registry import Registry
+from nnunetlike.plans.plans import NetworkSize
 from nnunetlike.plans.topology import Topology
 
 
@@ -24,6 +25,11 @@ class NetworkTask:
     topology: Topology
     base_features: int
     conv_per_stage: int = 2
+    memory_stride: int = 16
+    """Of networks for videos: pixels per token of the memory, 8 or 16."""
+
+    network_size: NetworkSize = "base"
+    """Of networks for videos that leave their size to the plan."""
 
     @classmethod
     def tiny(cls, dimension: int = 3) -> NetworkTask:

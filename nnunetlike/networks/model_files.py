@@ -103,6 +103,8 @@ def describe_network(spec: NetworkSpec, task: NetworkTask) -> dict[str, Any]:
             "classes": task.classes,
             "base_features": task.base_features,
             "conv_per_stage": task.conv_per_stage,
+            "memory_stride": task.memory_stride,
+            "network_size": task.network_size,
             "pool_op_kernel_sizes": [list(s) for s in task.topology.pool_op_kernel_sizes],
             "conv_kernel_sizes": [list(s) for s in task.topology.conv_kernel_sizes],
         },

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnunetlike.core.typing import Size, Spacing
+from nnunetlike.data.video import Supervision, VideoFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +49,9 @@ class Fingerprint:
 
     size_reductions: Mapping[str, float]
     """Share of the voxels that cropping left, by case."""
+
+    videos: tuple[VideoFacts, ...] | None = None
+    """Facts of each case where the cases are videos."""
+
+    supervision: Supervision = "sparse"
+    """Which labelled frames of videos train."""

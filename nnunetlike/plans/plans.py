@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nnunetlike.core.errors import PlanError, UsageError
 from nnunetlike.core.typing import Size, Spacing
+from nnunetlike.data.video import Supervision
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.topology import Topology
+
+
+FrameSampling = Literal["uniform_ed_es", "stride"]
+NetworkSize = Literal["base", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPlan:
+    """What the plan of a video has beside that of a single frame."""
+
+    clip_length: int
+    """Frames of a training clip, T."""
+
+    memory_stride: int
+    """Pixels of the frame per token of the network's memory, along H and W: 8 or 16."""
+
+    network_size: NetworkSize
+    frame_sampling: FrameSampling
+    """Frames of a clip: evenly from end-diastole to end-systole, or every n-th from anywhere."""
+
+    supervision: Supervision
+    unit: Literal["mm", "px"] = "mm"
+    """Of the spacing along H and W."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +60,8 @@ class StagePlan:
 
     topology: Topology
     num_pool_per_axis: Size
+    video: VideoPlan | None = None
+    """Of videos, which are cut into clips of frames of the size of a patch; else nothing."""
 
     def __post_init__(self) -> None:
         divisor = self.topology.divisor
@@ -51,6 +77,11 @@ class StagePlan:
     def dimension(self) -> int:
         """2 or 3: axes of the patch."""
         return len(self.patch_size)
+
+    @property
+    def input_size(self) -> Size:
+        """Axes of what the network gets in training: the patch, or (T, *patch) of a clip."""
+        return (*(() if self.video is None else (self.video.clip_length,)), *self.patch_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import numpy as np
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import load_pickle, save_pickle_with_twin, to_plain
 from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
-from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.data.video import VideoFacts
+from nnunetlike.plans.plans import Plans, StagePlan, VideoPlan
 from nnunetlike.plans.topology import Topology
 
 _FIXED_NONE = ("keep_only_largest_region", "min_region_size_per_class", "min_size_per_class")
@@ -109,6 +110,17 @@ def fingerprint_to_v1(fingerprint: Fingerprint) -> dict[str, Any]:
         "modalities": dict(fingerprint.modalities),
         "intensityproperties": intensities_to_v1(fingerprint.intensities),
         "size_reductions": OrderedDict(fingerprint.size_reductions),
+        **_videos_to_plain(fingerprint),
+    }
+
+
+def _videos_to_plain(fingerprint: Fingerprint) -> dict[str, Any]:
+    """Return entries of our own, which data sets without videos do not have."""
+    if fingerprint.videos is None:
+        return {}
+    return {
+        "videos": [video.to_plain() for video in fingerprint.videos],
+        "supervision": fingerprint.supervision,
     }
 
 
@@ -121,6 +133,10 @@ def fingerprint_from_v1(content: Mapping[str, Any]) -> Fingerprint:
         modalities={int(k): str(v) for k, v in content["modalities"].items()},
         intensities=intensities_from_v1(content.get("intensityproperties")),
         size_reductions={k: float(v) for k, v in content["size_reductions"].items()},
+        videos=None
+        if content.get("videos") is None
+        else tuple(map(VideoFacts.from_plain, content["videos"])),
+        supervision=content.get("supervision", "sparse"),
     )
 
 
@@ -178,6 +194,7 @@ def _stage_to_v1(stage: StagePlan) -> dict[str, Any]:
         "pool_op_kernel_sizes": [list(size) for size in stage.topology.pool_op_kernel_sizes],
         "conv_kernel_sizes": [list(size) for size in stage.topology.conv_kernel_sizes],
         **(dummy if flat else {}),
+        **({} if stage.video is None else {"video": asdict(stage.video)}),
     }
 
 
@@ -198,6 +215,7 @@ def _stage_from_v1(content: Mapping[str, Any]) -> StagePlan:
         dummy_2d_augmentation=bool(content["do_dummy_2D_data_aug"]),
         topology=Topology.of(pools, kernels),
         num_pool_per_axis=pools_per_axis,
+        video=VideoPlan(**content["video"]) if content.get("video") else None,
     )
 
 

@@ -116,12 +116,15 @@ class Fold:
     @property
     def network_task(self) -> NetworkTask:
         """What the data ask of the network."""
+        video = self.stage.video
         return NetworkTask(
             channels=self.plans.num_channels,
             classes=self.plans.num_classes,
             topology=self.stage.topology,
             base_features=self.plans.base_features,
             conv_per_stage=self.plans.conv_per_stage,
+            memory_stride=NetworkTask.memory_stride if video is None else video.memory_stride,
+            network_size=NetworkTask.network_size if video is None else video.network_size,
         )
 
     @property

@@ -1,0 +1,134 @@
+"""What is known of a video beside its frames: when, how fast, of whom, and which frames are labelled.
+
+A video is an image whose axis D is time. Frames are counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import load_json
+
+Supervision = Literal["edes", "all", "sparse"]
+"""Labelled frames that train: end-diastole and end-systole alone, or all there are (`all` says that
+every frame has a label, `sparse` that some have)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """Facts of one video, `casesTr/ID.json`."""
+
+    patient: str
+    """What must not lie on both sides of a split."""
+
+    labelled_frames: tuple[int, ...]
+    """Frames with a label, ascending; the label map of all others holds the ignore label."""
+
+    view: str | None = None
+    """Such as 2CH or 4CH."""
+
+    fps: float | None = None
+    """Frames per second."""
+
+    ed: int | None = None
+    """Frame of end-diastole."""
+
+    es: int | None = None
+    """Frame of end-systole; it may come before `ed`."""
+
+    quality: str | None = None
+    ef: float | None = None
+    """Ejection fraction in percent, as the data set states it."""
+
+    spacing_known: bool = True
+    """The spacing of the file is in mm; else distances are in pixels."""
+
+    split: str | None = None
+    """`train`, `val` or `test` in the data set's own lists."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labelled_frames", tuple(int(t) for t in self.labelled_frames))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        return {**asdict(self), "labelled_frames": list(self.labelled_frames)}
+
+    @classmethod
+    def from_plain(cls, content: Mapping[str, Any]) -> VideoFacts:
+        """Return the facts that `to_plain` wrote; entries that nobody knows are passed over."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+    @classmethod
+    def load(cls, path: Path) -> VideoFacts:
+        """Return the facts of a file.
+
+        Raises:
+            DataError: it is missing, not JSON, or lacks `patient` or `labelled_frames`.
+        """
+        content = load_json(path)
+        try:
+            return cls.from_plain(content)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{path} does not describe a video ({error}). It needs at least "
+                '{"patient": "ID", "labelled_frames": [0, 17]}, frames counted from 0'
+            ) from None
+
+    def supervised(self, supervision: Supervision) -> VideoFacts:
+        """Return the facts with those labelled frames only that are to train or to be measured."""
+        if supervision != "edes":
+            return self
+        kept = tuple(t for t in self.labelled_frames if t in (self.ed, self.es))
+        return replace(self, labelled_frames=kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoDeclaration:
+    """The entry `video` of a dataset.json."""
+
+    group_regex: str | None = None
+    """Finds the patient in an identifier; None takes the sidecar's `patient`."""
+
+    sidecar: str = "casesTr/{case}.json"
+    """Path of a case's facts below the task's folder."""
+
+    supervision: Supervision = "sparse"
+
+    @classmethod
+    def from_plain(cls, content: Any, source: Path) -> VideoDeclaration:
+        """Return the declaration.
+
+        Raises:
+            DataError: it is no object, time is not the last axis, or an entry has a wrong value.
+        """
+        if not isinstance(content, Mapping):
+            raise DataError(f"{source}: 'video' must be an object, {{\"time_axis\": -1}}")
+        if content.get("time_axis", -1) != -1:
+            raise DataError(
+                f"{source}: video.time_axis is {content['time_axis']!r}, but only -1 is supported: "
+                "a file's last axis (nibabel's order) is time"
+            )
+        supervision = content.get("supervision", "sparse")
+        if supervision not in get_args(Supervision):
+            raise DataError(
+                f"{source}: video.supervision is {supervision!r}; use "
+                f"{', '.join(get_args(Supervision))}"
+            )
+        return cls(
+            group_regex=content.get("group_regex"),
+            sidecar=str(content.get("sidecar", cls.sidecar)),
+            supervision=supervision,
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the entry of a dataset.json."""
+        return {"time_axis": -1, **asdict(self)}
+
+    def path(self, folder: Path, case_id: str) -> Path:
+        """Return the file of a case's facts below a task's folder."""
+        return folder / self.sidecar.format(case=case_id)
