@@ -1,4 +1,4 @@
-"""What is known of a video beside its frames: when, how fast, of whom, and which frames are labelled.
+"""What is known of a video beside its frames: how fast, of whom, which frames are labelled.
 
 A video is an image whose axis D is time. Frames are counted from 0.
 """

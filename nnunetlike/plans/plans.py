@@ -12,7 +12,6 @@ from nnunetlike.data.video import Supervision
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.topology import Topology
 
-
 FrameSampling = Literal["uniform_ed_es", "stride"]
 NetworkSize = Literal["base", "small"]
 

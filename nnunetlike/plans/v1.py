@@ -12,8 +12,8 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import load_pickle, save_pickle_with_twin, to_plain
-from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
 from nnunetlike.data.video import VideoFacts
+from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
 from nnunetlike.plans.plans import Plans, StagePlan, VideoPlan
 from nnunetlike.plans.topology import Topology
 
