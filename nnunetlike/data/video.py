@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import load_json
 
@@ -132,3 +134,33 @@ class VideoDeclaration:
     def path(self, folder: Path, case_id: str) -> Path:
         """Return the file of a case's facts below a task's folder."""
         return folder / self.sidecar.format(case=case_id)
+
+
+def uniform_frame_indices(first: int, last: int, count: int, frames: int) -> tuple[int, ...]:
+    """Return the frames of a clip, evenly spaced from `first` to `last`, both of them kept.
+
+    `last` before `first` means that the clip runs over the video's end to its beginning, as if the
+    heart beat on. The frames are distinct if there are at least `count` of them from `first` to
+    `last`; of fewer, some come several times in a row.
+
+    Args:
+        first: frame the clip begins with, from 0.
+        last: frame it ends with.
+        count: frames of the clip; of a clip of 1, `first` is it.
+        frames: of the video.
+
+    Raises:
+        DataError: the video has no such frame.
+
+    Source: Wang, Sun, Guo, Wu and Qin, "GDKVM: Echocardiography Video Segmentation via
+    Spatiotemporal Key-Value Memory with Gated Delta Rule", ICCV 2025, arXiv:2512.10252, where
+    clips of 10 frames are taken so.
+    """
+    if not (0 <= first < frames and 0 <= last < frames):
+        raise DataError(
+            f"a clip from frame {first} to frame {last} does not lie in a video of {frames} frames "
+            f"(0 to {frames - 1}). Correct ed and es in its file of facts"
+        )
+    end = last if last >= first else last + frames
+    positions = np.rint(np.linspace(first, end, count)).astype(int) % frames
+    return tuple(positions.tolist())
