@@ -24,6 +24,7 @@ from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
 from nnunetlike.training.batch_share import BatchShare, share_of_batch, split_batch
 from nnunetlike.training.recipe import TrainerRecipe
+from nnunetlike.training.recipes import TRAINERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ class Fold:
     @property
     def mirror_axes(self) -> tuple[int, ...]:
         """Axes that are mirrored in training, and so may be in prediction."""
-        return tuple(range(self.stage.dimension))
+        return () if self.stage.video else tuple(range(self.stage.dimension))
 
     def checkpoint_info(self) -> dict[str, Any]:
         """Return the content of `.model.pkl`: v1's four entries, then what describes itself."""
@@ -176,9 +177,13 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         raise UsageError(
             "3d_cascade_fullres cannot be trained by this version; train 3d_fullres or 3d_lowres"
         )
+    _require_data_of_its_kind(run)
     plans_file = paths.plans_file(run.task, run.configuration, run.plans_identifier)
     plans = load_plans(plans_file)
     number = plans.stage_number(run.configuration)
+    video = plans.stages[number].video
+    if video is not None:
+        run = replace(run, recipe=run.recipe.for_network_size(video.network_size))
     dataset = paths.preprocessed() / run.task
     store = CaseStore(dataset / plans.stage_folder(number))
     split, notes = _split(run.fold, dataset, store)
@@ -201,6 +206,25 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         dataset=dataset,
         model_folder=model_folder,
         notes=(*notes, *_notes_on_batch(planned, sizes, shared=shared)),
+    )
+
+
+def _require_data_of_its_kind(run: FoldRun) -> None:
+    """Do nothing if the trainer is one of videos where they are to be trained, and only there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    for_videos = run.recipe.source == "clips"
+    if for_videos == (run.configuration == paths.VIDEO):
+        return
+    others = ", ".join(
+        n for n in TRAINERS.names() if (TRAINERS.get(n).source == "clips") != for_videos
+    )
+    raise UsageError(
+        f"{run.recipe.name} is a trainer of {'videos' if for_videos else 'images'}, and "
+        f"{run.configuration} has {'images' if for_videos else 'videos'}; "
+        + (f"train {paths.VIDEO} with it, or use {others}" if for_videos else f"use {others}")
     )
 
 

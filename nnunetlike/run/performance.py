@@ -234,7 +234,7 @@ def _profile(
 def _figures(fold: Fold, runtime: Runtime, wanted: Measurement, speed: Speed) -> dict[str, Any]:
     """Return the content of fps.json."""
     operations = training_operations(
-        fold.run.recipe.network, fold.network_task, fold.stage.patch_size
+        fold.run.recipe.network, fold.network_task, fold.stage.input_size
     )
     rate = operations * speed.fps
     peak = peak_operations(runtime.device, runtime.precision)
@@ -260,7 +260,7 @@ def _figures(fold: Fold, runtime: Runtime, wanted: Measurement, speed: Speed) ->
         "configuration": fold.run.configuration,
         "task": fold.run.task,
         "fold": fold.run.fold,
-        "patch_size": list(fold.stage.patch_size),
+        "patch_size": list(fold.stage.input_size),
         "workers": fold.run.workers,
         "steps": wanted.steps,
         "warmup": wanted.warmup,

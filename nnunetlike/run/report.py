@@ -38,7 +38,7 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         "plans_file": str(fold.plans_file),
         "stage": fold.stage_number,
         "data_folder": str(fold.store.folder),
-        "patch_size": list(stage.patch_size),
+        "patch_size": list(stage.input_size),
         "batch_size": fold.share.total,
         "batch_of_this_process": fold.share.samples,
         "batch_dice": fold.batch_dice,
@@ -91,8 +91,9 @@ def report(fold: Fold, facts: dict[str, Any]) -> None:
         "This split has %d training and %d validation cases.", len(split.train), len(split.val)
     )
     logger.info(
-        "patch %s, batch %d, %d channels, %d classes with background, %s Dice",
-        " x ".join(map(str, stage.patch_size)),
+        "%s %s, batch %d, %d channels, %d classes with background, %s Dice",
+        "patch" if stage.video is None else "clip",
+        " x ".join(map(str, stage.input_size)),
         fold.share.total,
         fold.plans.num_channels,
         fold.plans.num_classes,

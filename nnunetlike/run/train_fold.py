@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -39,7 +40,8 @@ from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.lr_finder import range_test
 from nnunetlike.training.progress import EpochProgress
 from nnunetlike.training.runtime import Runtime, seed_everything
-from nnunetlike.training.sources import ArrayBatch
+from nnunetlike.training.sources import ArrayBatch, BatchSource
+from nnunetlike.training.sources.clips import ClipSource
 from nnunetlike.training.sources.patches import PatchSource
 from nnunetlike.training.sources.workers import stream
 
@@ -195,18 +197,24 @@ def batches(
 
 
 def _source(fold: Fold, *, validate: bool) -> OwnBatches:
-    source = PatchSource(
-        fold.store,
-        fold.split.val if validate else fold.split.train,
-        fold.stage,
-        fold.plans.classes,
-        batch_size=fold.share.samples,
-        seed=2 * fold.run.seed + validate,
-        augmentation=None if validate else policy_for(fold.stage),
-        oversample=fold.share.oversample,
-        use_mask_for_norm=fold.plans.use_mask_for_norm,
-        unpacked=not fold.run.use_compressed_data,
-    )
+    case_ids = fold.split.val if validate else fold.split.train
+    common: dict[str, Any] = {
+        "batch_size": fold.share.samples,
+        "seed": 2 * fold.run.seed + validate,
+        "use_mask_for_norm": fold.plans.use_mask_for_norm,
+        "unpacked": not fold.run.use_compressed_data,
+    }
+    source: BatchSource
+    if fold.run.recipe.source == "clips":
+        source = ClipSource(
+            fold.store, case_ids, fold.stage, fold.plans.classes, augmented=not validate, **common
+        )
+    else:
+        source = PatchSource(
+            fold.store, case_ids, fold.stage, fold.plans.classes,
+            augmentation=None if validate else policy_for(fold.stage),
+            oversample=fold.share.oversample, **common,
+        )  # fmt: skip
     return OwnBatches(source, fold.share)
 
 

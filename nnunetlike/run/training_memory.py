@@ -73,8 +73,9 @@ class MemoryNeed:
     def what(self) -> str:
         """Patch, batch, network and precision in words."""
         stage = self.fold.stage
+        size = " x ".join(map(str, stage.input_size))
         return (
-            f"patch {' x '.join(map(str, stage.patch_size))}, batch {self.fold.share.samples}, "
+            f"{'clip' if stage.video else 'patch'} {size}, batch {self.fold.share.samples}, "
             f"{self.network} of {self.parameters / 1e6:.1f} million parameters in "
             f"{self.precision}"
         )
@@ -116,7 +117,8 @@ class MemoryNeed:
 
     def _plan_for_what_is_free(self) -> str:
         """Return the command that plans for the memory there is, where that is less than before."""
-        run, is_flat = self.fold.run, self.fold.stage.dimension == 2
+        run, stage = self.fold.run, self.fold.stage
+        is_flat = stage.dimension == 2
         values = 2 if self.precision == "fp32" else 1
         gigabytes = math.floor(SHARE * (self.free or 0) / 10**9 / values)
         identifier, _, size = run.plans_identifier.partition("_fit")
@@ -125,10 +127,10 @@ class MemoryNeed:
             return "No planner asks for less: use a smaller --batch_size or --base_num_features" + (
                 "" if is_flat else ", or train 2d"
             )
-        which = "-pl3d None" if is_flat else f"-pl3d {planner} -pl2d None"
+        which = " -pl3d None" if is_flat else f" -pl3d {planner} -pl2d None"
         return (
-            f"Or plan again: nnUNet_plan_and_preprocess -t {run.task} --gpu_mem {gigabytes} "
-            f"{which}, then train with -p {fitted(identifier, gigabytes)}"
+            f"Or plan again: nnUNet_plan_and_preprocess -t {run.task} --gpu_mem {gigabytes}"
+            f"{'' if stage.video else which}, then train with -p {fitted(identifier, gigabytes)}"
         )
 
 
@@ -137,7 +139,7 @@ def estimate(fold: Fold, precision: Precision, batch_size: int) -> int:
     return training_bytes(
         fold.run.recipe.network,
         fold.network_task,
-        fold.stage.patch_size,
+        fold.stage.input_size,
         batch_size,
         bytes_per_value=4 if precision == "fp32" else 2,
     )

@@ -50,7 +50,7 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
     )
     if not runtime.is_main:
         return summary
-    if run.postprocess:
+    if run.postprocess and fold.stage.video is None:
         determine_postprocessing(
             fold.folder, fold.references, raw=run.val_folder, processes=default_processes()
         )

@@ -256,7 +256,7 @@ class TrainLoop:
     def _set_rate(self, epoch: int) -> float:
         rate = self.recipe.optimizer.rate(epoch, self.recipe.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         return rate
 
     def _tell_step(self, state: TrainState, step: int) -> None:
@@ -283,7 +283,8 @@ class TrainLoop:
 
         Source: nnU-Net v1.
         """
-        if state.epoch - 1 != RESCUE_EPOCH or state.metrics[-1:] != (0.0,):
+        is_lost = state.epoch - 1 == RESCUE_EPOCH and state.metrics[-1:] == (0.0,)
+        if not (is_lost and self.recipe.restarts_when_lost):
             return
         for group in self.optimizer.param_groups:
             group["momentum"] = RESCUE_MOMENTUM

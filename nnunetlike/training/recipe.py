@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.specs import spec_to_dict
 from nnunetlike.networks import NETWORKS, NetworkSpec
+from nnunetlike.plans.plans import NetworkSize
 from nnunetlike.training.optimizers import OptimizerSpec
 
 
@@ -64,6 +65,15 @@ class TrainerRecipe:
     save_every: int = 50
     """Epochs between two saves of `model_latest`."""
 
+    rate_of_small_network: float | None = None
+    """Learning rate where the plan asks for a small network and the user for no rate."""
+
+    source: Literal["patches", "clips"] = "patches"
+    """What a batch is made of: patches of images, or clips of videos."""
+
+    restarts_when_lost: bool = True
+    """Begin again with less momentum when epoch 100 still has a Dice of exactly 0, as v1 does."""
+
     def __post_init__(self) -> None:
         for name in ("epochs", "iterations", "val_iterations", "save_every"):
             self._at_least_one(name, getattr(self, name))
@@ -97,7 +107,13 @@ class TrainerRecipe:
         spec: Any = self.optimizer  # a dataclass by contract, which a protocol cannot say
         if "lr" not in {field.name for field in fields(spec)}:
             raise UsageError(f"{self.name}: the learning rate of its optimizer is fixed")
-        return replace(self, optimizer=replace(spec, lr=rate))
+        return replace(self, optimizer=replace(spec, lr=rate), rate_of_small_network=None)
+
+    def for_network_size(self, planned: NetworkSize) -> TrainerRecipe:
+        """Return the recipe with the learning rate of its own or the planned size."""
+        size = getattr(self.network, "size", None) or planned
+        rate = self.rate_of_small_network
+        return self if rate is None or size != "small" else self.with_rate(rate)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe in plain types, for debug.json."""

@@ -36,6 +36,9 @@ class Request:
     tiled: bool = True
     """False: the whole image at once, padded to what the network can pool."""
 
+    bidirectional: bool = False
+    """Videos: go through the frames backwards too and average."""
+
     autocast: torch.dtype | None = None
     """Compute in this type where torch thinks it safe; None computes in float32."""
 
