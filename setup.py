@@ -11,6 +11,9 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "nnunetlike/__init__.py").r
 COMMANDS = {
     "nnUNet_convert_decathlon_task": "convert_decathlon_task",
     "nnUNet_convert_png_task": "convert_png_task",
+    "nnUNet_convert_camus_task": "convert_camus_task",
+    "nnUNet_convert_echonet_task": "convert_echonet_task",
+    "nnUNet_convert_png_video_task": "convert_png_video_task",
     "nnUNet_plan_and_preprocess": "plan_and_preprocess",
     "nnUNet_verify_dataset": "verify_dataset",
     "nnUNet_train": "run_training",
@@ -51,7 +54,11 @@ setup(
         "numba>=0.60",
         "connected-components-3d>=3.14",
     ],
-    extras_require={"dask": ["distributed>=2024.1"], "fla": ["fla-core>=0.6"]},
+    extras_require={
+        "dask": ["distributed>=2024.1"],
+        "fla": ["fla-core>=0.6"],
+        "video": ["av>=12.0"],
+    },
     entry_points={
         "console_scripts": [
             f"{command}=nnunetlike.run.scripts:{module}" for command, module in COMMANDS.items()

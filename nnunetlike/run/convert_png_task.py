@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetlike.core.errors import UsageError
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.dataset_conversion.pictures import (
     ConvertedPictures,
@@ -15,6 +14,7 @@ from nnunetlike.dataset_conversion.pictures import (
     convert_pictures,
 )
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
+from nnunetlike.run.video_conversion import raw_task_name
 
 SHOWN = 3
 
@@ -47,19 +47,13 @@ def convert(args: argparse.Namespace) -> None:
     task = PictureTask(
         images=args.i.expanduser(),
         labels=args.l.expanduser(),
-        name=_task_name(args.output_task_id, args.name),
+        name=raw_task_name(args.output_task_id, args.name),
         label_suffix=args.label_suffix,
         test_images=None if args.ts is None else args.ts.expanduser(),
         rules=_with_background([Rule.parse(text) for text in args.map]),
         label_names=tuple(args.label_names),
     )
     _report(convert_pictures(task, processes=args.p))
-
-
-def _task_name(number: int, name: str) -> str:
-    if not name.replace("_", "").replace("-", "").isalnum():
-        raise UsageError(f"-name {name!r} must consist of letters, digits, _ and -")
-    return f"Task{number:03d}_{name}"
 
 
 def _with_background(rules: list[Rule]) -> tuple[Rule, ...]:
