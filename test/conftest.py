@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -9,13 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.topology import Topology
+from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
 
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+VIDEO_TASK = "Task950_Ventricles"
 TINY_SHAPE = (8, 16, 16)
 
 
@@ -46,6 +51,47 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("nnUNet_raw", "nnUNet_results"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def make_ventricles() -> ModuleType:
+    """The tool that makes synthetic videos, as a module."""
+    spec = importlib.util.spec_from_file_location("make_ventricles", TOOLS / "make_ventricles.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def raw_video_task(
+    home: Path, make_ventricles: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Writes a raw task of six synthetic videos of 8 x 48 x 48 and one in imagesTs.
+
+    Takes the keywords of the tool's `make_task`; returns the folder of the task.
+    """
+    monkeypatch.setenv("nnUNet_def_n_proc", "0")
+
+    def make(videos: int = 6, new_videos: int = 1, **options: object) -> Path:
+        folder = home / "raw" / "nnUNet_raw_data" / VIDEO_TASK
+        make_ventricles.make_task(folder, videos, new_videos, **options)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def video_task(raw_video_task: Callable[..., Path], home: Path) -> Callable[..., Path]:
+    """Writes, plans and preprocesses such a task, `Task950_Ventricles`; returns the home."""
+
+    def make(videos: int = 6, new_videos: int = 1, **options: object) -> Path:
+        raw_video_task(videos, new_videos, **options)
+        assert plan_and_preprocess(["-t", VIDEO_TASK, "-tl", "0", "-tf", "0"]) == 0
+        return home
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,8 @@ DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"
 DEFAULT_CASCADE_TRAINER = "nnUNetTrainerV2CascadeFullRes"
 CROPPED = "nnUNet_cropped_data"
+OFFICIAL = "official"
+"""Fold that a data set's own lists make."""
 
 
 def raw_data() -> Path:
@@ -104,21 +106,23 @@ def task_number(name: str) -> int | None:
 
 
 def fold_name(fold: int | str) -> str:
-    """Return the folder name of a fold: `fold_0`, or `all`."""
-    return "all" if str(fold) == "all" else f"fold_{int(fold)}"
+    """Return the folder name of a fold: `fold_0`, `all`, or `fold_official`."""
+    if str(fold) == "all":
+        return "all"
+    return f"fold_{OFFICIAL if fold == OFFICIAL else int(fold)}"
 
 
 def parse_fold(text: str) -> int | str:
-    """Return the fold a user typed: an integer, or `all`.
+    """Return the fold a user typed: an integer, `all`, or `official`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
-    if text == "all":
+    if text in ("all", OFFICIAL):
         return text
     if text.isdigit():
         return int(text)
-    raise UsageError(f"fold {text!r} is neither a number nor 'all'")
+    raise UsageError(f"fold {text!r} is neither a number nor 'all' nor '{OFFICIAL}'")
 
 
 def model_folder(configuration: str, task: str, trainer: str, plans_identifier: str) -> Path:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.geometry import Geometry
+from nnunetlike.data.labels import LabelSet
+from nnunetlike.data.video import VideoFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,12 @@ class CaseFiles:
     label: Path | None = None
     channels: int | None = None
     """How many channels the images must have together; None asks for nothing."""
+
+    video: VideoFacts | None = None
+    """Of a video, whose axis D is time; None says that it is none."""
+
+    labels: LabelSet | None = None
+    """What the label map of a video may hold; None asks for nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,15 @@ from nnunetlike.data.imageio import (
     split_ending,
 )
 from nnunetlike.data.labels import LabelSet
+from nnunetlike.data.video import VideoDeclaration
 
 SUFFIX = DEFAULT_ENDING
 CHANNELS = ("modality", "channel_names")
 """What v1 and v2 call the entry that names the channels."""
 
 CHANNEL_NUMBER = r"_\d{4}$"
+IGNORE = "ignore"
+"""Name of the label of pixels that have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,9 @@ class DatasetSpec:
     file_ending: str = DEFAULT_ENDING
     """Ending of the image files."""
 
+    video: VideoDeclaration | None = None
+    """Of tasks whose cases are videos."""
+
     @property
     def label_ending(self) -> str:
         """Ending of the label files: that of the images, but PNG where those are JPEG."""
@@ -53,29 +59,40 @@ class DatasetSpec:
 
         Raises:
             DataError: the file is missing, not JSON, lacks the channels, `labels` or `training`,
-                or asks for what is not supported (regions, an ignored label, files anywhere).
+                or asks for what is not supported (regions, an ignored label of what is no video,
+                files anywhere).
         """
         content = load_json(path)
         if not isinstance(content, Mapping):
             raise DataError(f'{path} must hold an object, {{"modality": …}}, not a list')
         _require_entries(content, path)
         modality = content.get("modality", content.get("channel_names"))
+        video = content.get("video")
+        declared = None if video is None else VideoDeclaration.from_plain(video, path)
+        labels = content["labels"]
         return cls(
             name=str(content.get("name", path.parent.name)),
             modalities=_channels(modality, path),
-            labels=_labels(content["labels"], path),
+            labels=_labels(labels, path) if declared is None else _video_labels(labels, path),
             training=_training(content, path),
             test=_test(content, path),
             file_ending=_ending(content, path),
+            video=declared,
         )
 
     def training_case(self, folder: Path, case_id: str) -> CaseFiles:
-        """Return the files of a training case below a raw task folder."""
+        """Return the files of a training case below a raw task folder, of a video with its facts.
+
+        Raises:
+            DataError: the facts of a video are missing or wrong.
+        """
         return CaseFiles(
             case_id=case_id,
             images=self.image_files(folder / "imagesTr", case_id),
             label=folder / "labelsTr" / f"{case_id}{self.label_ending}",
             channels=len(self.modalities),
+            video=None if self.video is None else self.video.facts(folder, case_id),
+            labels=None if self.video is None else self.labels,
         )
 
     def image_files(self, folder: Path, case_id: str) -> tuple[Path, ...]:
@@ -134,7 +151,7 @@ def _labels(content: Any, path: Path) -> LabelSet:
             f"{path}: regions ({', '.join(regions)}) are not supported yet. Give every label one "
             "value, which trains on the labels themselves"
         )
-    if "ignore" in content:
+    if IGNORE in content:
         raise DataError(
             f"{path}: a label that is ignored is not supported yet. Remove 'ignore' from the "
             "labels, and its voxels from the label maps"
@@ -146,6 +163,30 @@ def _labels(content: Any, path: Path) -> LabelSet:
             f'{{"background": 0}}; not so: {", ".join(wrong)}'
         )
     return LabelSet({int(value): str(name) for name, value in content.items()})
+
+
+def _video_labels(content: Any, path: Path) -> LabelSet:
+    """Return the labels of a task of videos, numbered without gaps; the highest may be ignored."""
+    is_v2 = isinstance(content, Mapping) and IGNORE in content
+    ignored = _number(content[IGNORE]) if is_v2 else None
+    plain = {k: v for k, v in content.items() if k != IGNORE} if is_v2 else content
+    names = dict(_labels(plain, path).names)
+    if is_v2:
+        if ignored is None:
+            raise DataError(
+                f"{path}: the label 'ignore' must be one number; found {content[IGNORE]!r}"
+            )
+        names[ignored] = names.get(ignored, IGNORE)
+    else:
+        ignored = next((value for value, name in names.items() if name == IGNORE), None)
+    classes = sorted(value for value, name in names.items() if name != IGNORE)
+    if classes != list(range(len(classes))) or ignored not in (None, len(classes)):
+        raise DataError(
+            f"{path}: the labels of videos must be numbered 0, 1, 2, … without gaps, with 'ignore' "
+            f"the highest; found {', '.join(f'{v} {n}' for v, n in sorted(names.items()))}"
+            + (f", of which {ignored} is to be ignored" if ignored in classes else "")
+        )
+    return LabelSet(names, ignore=ignored)
 
 
 def _number(text: Any) -> int | None:

@@ -13,6 +13,8 @@ class LabelSet:
     """Names of the labels by value; 0 is background."""
 
     names: Mapping[int, str]
+    ignore: int | None = None
+    """The label of pixels that have none, which neither train nor count; it is in `names` too."""
 
     def __post_init__(self) -> None:
         if 0 not in self.names:
@@ -24,4 +26,4 @@ class LabelSet:
     @property
     def foreground(self) -> list[int]:
         """Label values above 0 in the order of dataset.json (v1's `all_classes`)."""
-        return [value for value in self.names if value > 0]
+        return [value for value in self.names if value > 0 and value != self.ignore]

@@ -5,6 +5,7 @@ A video is an image whose axis D is time. Frames are counted from 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -134,6 +135,29 @@ class VideoDeclaration:
     def path(self, folder: Path, case_id: str) -> Path:
         """Return the file of a case's facts below a task's folder."""
         return folder / self.sidecar.format(case=case_id)
+
+    def facts(self, folder: Path, case_id: str) -> VideoFacts:
+        """Return a case's facts, with the patient that `group_regex` finds in its identifier.
+
+        Raises:
+            DataError: the file is missing or wrong, or the expression is, or it finds nothing.
+        """
+        facts = VideoFacts.load(self.path(folder, case_id))
+        if self.group_regex is None:
+            return facts
+        try:
+            match = re.search(self.group_regex, case_id)
+        except re.error as error:
+            raise DataError(
+                f"video.group_regex {self.group_regex!r} is no regular expression: {error}. "
+                "Correct it in dataset.json"
+            ) from None
+        if match is None:
+            raise DataError(
+                f"{case_id}: video.group_regex {self.group_regex!r} finds no patient in it. "
+                "Correct the expression in dataset.json, or remove it to take the sidecar's 'patient'"
+            )
+        return replace(facts, patient=match[1 if match.re.groups else 0])
 
 
 def uniform_frame_indices(first: int, last: int, count: int, frames: int) -> tuple[int, ...]:

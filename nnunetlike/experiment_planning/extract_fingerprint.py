@@ -21,6 +21,7 @@ from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
+from nnunetlike.data.video import VideoFacts
 from nnunetlike.experiment_planning.planners.common import masks_for_normalization
 from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
 from nnunetlike.plans.v1 import fingerprint_from_v1, fingerprint_to_v1, intensities_to_v1
@@ -53,6 +54,7 @@ class _CaseFacts:
     """Foreground intensities of each channel; empty unless a modality is CT."""
 
     statistics: tuple[IntensityStatistics, ...]
+    video: VideoFacts | None = None
 
 
 def extract_fingerprint(raw: Path, cropped: Path, *, processes: Workers) -> Fingerprint:
@@ -81,7 +83,7 @@ def extract_fingerprint(raw: Path, cropped: Path, *, processes: Workers) -> Fing
     report_reasons("cropping", to_crop, len(files))
     remove_leftovers(store, to_crop)
     known = None if to_crop else _known_intensities(dataset, store, files)
-    to_measure = known is None and _has_ct(dataset.modalities)
+    to_measure = known is None and _has_ct(dataset)
     facts = process_map(
         partial(
             _case_facts,
@@ -120,15 +122,22 @@ def training_files(dataset: DatasetSpec, raw: Path) -> list[CaseFiles]:
         double = sorted({c for c in dataset.training if dataset.training.count(c) > 1})
         raise DataError(f"{raw / 'dataset.json'} lists cases twice: {', '.join(double)}")
     ids = sorted(dataset.training, key=lambda case_id: f"{case_id}.npz")
-    files = [dataset.training_case(raw, case_id) for case_id in ids]
+    files, wrong = [], []
+    for case_id in ids:
+        try:
+            files.append(dataset.training_case(raw, case_id))
+        except DataError as error:  # the facts of a video; those of all are named
+            wrong.append(str(error))
     missing = [
         str(path) for case in files for path in (*case.images, case.label) if not _is_file(path)
     ]
     if missing:
-        raise DataError(
+        wrong.append(
             f"{len(missing)} files that {raw / 'dataset.json'} speaks of do not exist: "
             + ", ".join(missing)
         )
+    if wrong:
+        raise DataError("\n".join(wrong))
     return files
 
 
@@ -160,8 +169,11 @@ def _case_id(case: CaseFiles) -> str:
     return case.case_id
 
 
-def _has_ct(modalities: Mapping[int, str]) -> bool:
-    return any(name in ("CT", "ct") for name in modalities.values())
+def _has_ct(dataset: DatasetSpec) -> bool:
+    """Return whether intensities of the whole data set are needed; of videos they never are."""
+    return dataset.video is None and any(
+        name in ("CT", "ct") for name in dataset.modalities.values()
+    )
 
 
 def _memory(case: CaseFiles) -> float:
@@ -189,6 +201,7 @@ def _case_facts(
         size_reduction=record.size_reduction,
         samples=samples,
         statistics=tuple(intensity_statistics(sample) for sample in samples),
+        video=record.video,
     )
 
 
@@ -218,6 +231,8 @@ def _why_crop(case: CaseFiles, store: CaseStore) -> str | None:
     record = store.record(case.case_id)
     if record.image_files != tuple(map(str, case.images)) or record.label_file != str(case.label):
         return "it was cropped from other files"
+    if record.video != case.video:
+        return "the facts of the video have changed"
     made = min(path.stat().st_mtime_ns for path in (packed, properties))
     sources = [path.stat() for path in (*case.images, case.label) if path is not None]
     if made <= max(max(s.st_mtime_ns, s.st_ctime_ns) for s in sources):
@@ -247,15 +262,18 @@ def _fingerprint(
     facts: Mapping[str, _CaseFacts],
     known: Mapping[int, ChannelIntensities] | None,
 ) -> Fingerprint:
-    if known is None and _has_ct(dataset.modalities):
+    if known is None and _has_ct(dataset):
         known = _intensities(dataset, facts)
+    videos = tuple(found.video for found in facts.values() if found.video is not None)
     return Fingerprint(
         sizes=tuple(found.size for found in facts.values()),
         spacings=tuple(found.spacing for found in facts.values()),
         classes=tuple(dataset.labels.foreground),
         modalities=dataset.modalities,
-        intensities=known if _has_ct(dataset.modalities) else None,
+        intensities=known if _has_ct(dataset) else None,
         size_reductions={case_id: found.size_reduction for case_id, found in facts.items()},
+        videos=None if dataset.video is None else videos,
+        supervision=Fingerprint.supervision if dataset.video is None else dataset.video.supervision,
     )
 
 

@@ -10,13 +10,18 @@ from functools import cache
 import numpy as np
 import torch
 
+from nnunetlike.core.paths import VIDEO
 from nnunetlike.core.resources import total_memory
+from nnunetlike.core.typing import Spacing
+from nnunetlike.experiment_planning.summarize_videos import describe_videos, video_rows
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 
 NETWORK_NAMES = {"unet": "U-Net", "unet_plus_plus": "UNet++"}
+VIDEO_NETWORK_NAMES = {"gdkvm": "GDKVM"}
+_NAMES = {**NETWORK_NAMES, **VIDEO_NETWORK_NAMES}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ def machine_memory() -> Memory:
 
 def stage_names(plans: Plans) -> dict[int, str]:
     """Return the configuration that trains on each stage, by stage number."""
+    if any(stage.video is not None for stage in plans.stages.values()):
+        return dict.fromkeys(plans.stages, VIDEO)
     if any(stage.dimension == 2 for stage in plans.stages.values()):
         return dict.fromkeys(plans.stages, "2d")
     last = max(plans.stages)
@@ -46,6 +53,8 @@ def stage_names(plans: Plans) -> dict[int, str]:
 
 def describe_fingerprint(fingerprint: Fingerprint) -> str:
     """Return what was found in a data set: cases, channels, labels, sizes, spacings."""
+    if fingerprint.videos is not None:
+        return describe_videos(fingerprint)
     sizes, spacings = np.vstack(fingerprint.sizes), np.vstack(fingerprint.spacings)
     channels = ", ".join(f"{i} {name}" for i, name in fingerprint.modalities.items())
     kept = float(np.median(list(fingerprint.size_reductions.values())))
@@ -69,7 +78,8 @@ def plans_table(plans: Plans) -> str:
     stages = list(plans.stages.items())
     rows = [
         ("", [f"{names[i]} (stage {i})" for i, _ in stages]),
-        ("spacing, mm", [_times(stage.spacing) for _, stage in stages]),
+        *video_rows([stage for _, stage in stages]),
+        (f"spacing, {_unit(plans)}", [_times(_in_space(stage)) for _, stage in stages]),
         ("median size", [_times(stage.median_shape) for _, stage in stages]),
         ("patch size", [_times(stage.patch_size) for _, stage in stages]),
         ("batch size", [str(stage.batch_size) for _, stage in stages]),
@@ -90,19 +100,23 @@ def plans_table(plans: Plans) -> str:
 
 def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]:
     """Return bytes to train each network on a stage, in single and in mixed precision."""
+    video = stage.video
     task = NetworkTask(
         channels=plans.num_channels,
         classes=plans.num_classes,
         topology=stage.topology,
         base_features=plans.base_features,
         conv_per_stage=plans.conv_per_stage,
+        memory_stride=NetworkTask.memory_stride if video is None else video.memory_stride,
+        network_size=NetworkTask.network_size if video is None else video.network_size,
     )
     return {
         network: (
-            _training_bytes(network, task, stage.patch_size, stage.batch_size, 4),
-            _training_bytes(network, task, stage.patch_size, stage.batch_size, 2),
+            _training_bytes(network, task, stage.input_size, stage.batch_size, 4),
+            _training_bytes(network, task, stage.input_size, stage.batch_size, 2),
         )
-        for network in NETWORK_NAMES
+        for network in (NETWORK_NAMES if video is None else VIDEO_NETWORK_NAMES)
+        if network in NETWORKS.names()
     }
 
 
@@ -120,7 +134,7 @@ def describe_memory(plans: Plans, memory: Memory) -> str:
             fits = single <= memory.total_bytes or mixed <= memory.total_bytes
             verdict = "" if fits else "   does not fit"
             lines.append(
-                f"    {name:<12}{NETWORK_NAMES[network]:<8}{readable(single):>9} with --fp32, "
+                f"    {name:<12}{_NAMES[network]:<8}{readable(single):>9} with --fp32, "
                 f"{readable(mixed):>9} mixed{verdict}"
             )
     return "\n".join(lines)
@@ -132,6 +146,16 @@ def _training_bytes(
 ) -> int:
     spec = NETWORKS.get(network)()
     return training_bytes(spec, task, patch, batch_size, bytes_per_value=value_bytes)
+
+
+def _unit(plans: Plans) -> str:
+    videos = [stage.video for stage in plans.stages.values() if stage.video is not None]
+    return videos[0].unit if videos else "mm"
+
+
+def _in_space(stage: StagePlan) -> Spacing:
+    """Return the spacing along the axes of space."""
+    return stage.spacing if stage.video is None else stage.spacing[1:]
 
 
 def _times(values: Iterable[float]) -> str:

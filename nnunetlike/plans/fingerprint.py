@@ -55,3 +55,8 @@ class Fingerprint:
 
     supervision: Supervision = "sparse"
     """Which labelled frames of videos train."""
+
+    @property
+    def video_of(self) -> dict[str, VideoFacts]:
+        """Facts of each video by case; empty where the cases are none."""
+        return dict(zip(self.size_reductions, self.videos or (), strict=self.videos is not None))

@@ -11,16 +11,19 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError, PlanError, ShapeError
 from nnunetlike.core.serialization import to_plain
-from nnunetlike.core.typing import FloatArray, LabelMap, Shape3, Spacing3
+from nnunetlike.core.typing import BoolArray, FloatArray, LabelMap, Shape3, Spacing3
 from nnunetlike.data.case import CaseFiles
+from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import format_of
 from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.video_faults import video_faults
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.preprocessing.class_locations import sample_class_locations
-from nnunetlike.preprocessing.cropping import Cropped, crop_to_nonzero
+from nnunetlike.preprocessing.cropping import OUTSIDE, Cropped, crop_to_nonzero
 from nnunetlike.preprocessing.label_resampling import resample_label
 from nnunetlike.preprocessing.normalization import normalize
 from nnunetlike.preprocessing.resampling import resample_image, separate_axis
+from nnunetlike.preprocessing.sector import crop_to_sector, sector
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +126,7 @@ class Preprocessor:
         """
         axes = self.plans.transpose_forward
         image = _without_nan(cropped.image.transpose(0, *(1 + axis for axis in axes)))
+        inside = None if record.video is None else sector(cropped.image)
         label = cropped.label.transpose(axes)
         a, b, c = (record.original_spacing[axis] for axis in axes)
         target = self.target_spacing((a, b, c))
@@ -132,7 +136,7 @@ class Preprocessor:
         label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
         normalized = normalize(
             image.astype(np.float32, copy=False),
-            label,
+            label if inside is None else _in_all_frames(inside, label.shape),
             schemes=self.plans.normalization_schemes,
             use_mask=self.plans.use_mask_for_norm,
             intensities=self.plans.fingerprint.intensities,
@@ -144,8 +148,21 @@ class Preprocessor:
         return Prepared(image=normalized, label=label, record=found)
 
 
+def _in_all_frames(inside: BoolArray, shape: tuple[int, ...]) -> LabelMap:
+    """Return a sector (h, w) at the size of frames, in all of them (T, H, W): 0, outside -1.
+
+    The labels do not tell it, since frames without one hold another value everywhere.
+    """
+    outside = np.where(inside, 0, OUTSIDE).astype(np.int16)[None]
+    resized = resample_label(outside, (1, *shape[1:]), order=1, axis=0)
+    return np.broadcast_to(resized, shape)
+
+
 def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
     """Read the images and the label of a case and crop them to the non-zero region.
+
+    Of a video, time is not cropped, and what is outside is so in all its frames; its
+    `original_spacing` along time is that between slices that nothing joins.
 
     Args:
         files: paths; without a label the result's label is 0 inside the mask and -1 outside.
@@ -156,7 +173,7 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
 
     Raises:
         DataError: a file cannot be read, has more or fewer channels than it should, or the image is
-            zero everywhere.
+            zero everywhere; or a video, its label and its facts contradict one another.
         ShapeError: label and image differ in size.
     """
     image, geometry = format_of(files.images[0]).read(files.images)
@@ -170,17 +187,13 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
     label: LabelMap | None = None
     if files.label is not None:
         label, _ = format_of(files.label).read_label(files.label)
-        if label.shape != geometry.shape:
-            raise ShapeError(
-                f"{files.case_id}: the label has {label.shape} voxels (D, H, W) but the image "
-                f"{geometry.shape} ({files.label}). Export the label on the image grid, or take "
-                "the case out of dataset.json"
-            )
-    cropped = crop_to_nonzero(image, label)
+        _require_one_grid(files, label, geometry)
+    cropped = (crop_to_nonzero if files.video is None else crop_to_sector)(image, label)
+    along_depth = geometry.spacing[0] if files.video is None else SLICE_THICKNESS
     depth, height, width = cropped.label.shape
     return cropped, CaseRecord(
         original_size=geometry.shape,
-        original_spacing=geometry.spacing,
+        original_spacing=(along_depth, *geometry.spacing[1:]),
         image_files=tuple(str(path) for path in files.images),
         label_file=None if files.label is None else str(files.label),
         itk_origin=geometry.origin,
@@ -189,7 +202,32 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         crop_box=cropped.box,
         classes=tuple(float(value) for value in np.unique(cropped.label)),
         size_after_cropping=(depth, height, width),
+        video=files.video,
     )
+
+
+def _require_one_grid(files: CaseFiles, label: LabelMap, geometry: Geometry) -> None:
+    """Do nothing if a label fits its image and, of a video, its facts.
+
+    Raises:
+        ShapeError: it has another shape.
+        DataError: of a video, labels or facts contradict one another; says all of it.
+    """
+    if label.shape != geometry.shape:
+        axes = "(D, H, W)" if files.video is None else "(T, H, W)"
+        raise ShapeError(
+            f"{files.case_id}: the label has {label.shape} voxels {axes} but the image "
+            f"{geometry.shape} ({files.label}). Export the label on the image grid, or take "
+            "the case out of dataset.json"
+        )
+    if files.video is None or files.labels is None:
+        return
+    faults = video_faults(files.video, files.labels, len(label), label)
+    if faults:
+        raise DataError(
+            f"{files.case_id}: {'; '.join(faults)} ({files.label}). Correct the label map or the "
+            "facts of the video, or take the case out of dataset.json"
+        )
 
 
 def _finite(image: FloatArray, files: CaseFiles) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,12 @@ from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
 from nnunetlike.data.store import CaseStore
+from nnunetlike.data.video import VideoFacts
+from nnunetlike.data.video_splits import (
+    make_video_splits,
+    official_split,
+    require_whole_patients,
+)
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.model_files import describe_network
 from nnunetlike.plans.plans import Plans, StagePlan
@@ -186,7 +192,7 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         run = replace(run, recipe=run.recipe.for_network_size(video.network_size))
     dataset = paths.preprocessed() / run.task
     store = CaseStore(dataset / plans.stage_folder(number))
-    split, notes = _split(run.fold, dataset, store)
+    split, notes = _split(run.fold, dataset, store, plans.fingerprint.video_of)
     _require_cases(store, split)
     model_folder = paths.model_folder(
         run.configuration, run.task, run.recipe.name, run.plans_identifier
@@ -249,14 +255,18 @@ def _with_options(plans: Plans, number: int, recipe: TrainerRecipe) -> Plans:
     return replace(plans, stages={**plans.stages, number: changed}, base_features=features)
 
 
-def _split(fold: int | str, dataset: Path, store: CaseStore) -> tuple[Split, tuple[str, ...]]:
+def _split(
+    fold: int | str, dataset: Path, store: CaseStore, videos: Mapping[str, VideoFacts]
+) -> tuple[Split, tuple[str, ...]]:
     case_ids = store.case_ids()
     if fold == "all":
         return split_for(fold, [], case_ids), ()
+    if fold == paths.OFFICIAL:
+        return official_split(videos), ()
     path = dataset / "splits_final.pkl"
     notes: list[str] = []
     if not path.is_file():
-        made = make_splits(case_ids)
+        made = make_video_splits(videos) if videos else make_splits(case_ids)
         save_splits(made, path)
         notes.append(f"{path} was missing; made a new {len(made)}-fold cross-validation split")
     splits = load_splits(path)
@@ -265,7 +275,9 @@ def _split(fold: int | str, dataset: Path, store: CaseStore) -> tuple[Split, tup
             f"fold {fold} is beyond the {len(splits)} splits of {path}; training on a random 80 % "
             f"of the cases (seed 12345 + {fold}), validating on the rest"
         )
-    return split_for(fold, splits, case_ids), tuple(notes)
+    split = split_for(fold, splits, case_ids)
+    require_whole_patients((split.train, split.val), videos, f"fold {fold} of {path}")
+    return split, tuple(notes)
 
 
 def _require_cases(store: CaseStore, split: Split) -> None:

@@ -12,15 +12,16 @@ from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import Workers, default_processes
-from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
+from nnunetlike.core.paths import VIDEO, cropped_data, preprocessed, raw_data, task_name
 from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import save_pickle_with_twin
+from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.doctor.examination import examine_task, refuse
 from nnunetlike.data.doctor.report import report_text
 from nnunetlike.data.store import CaseStore
 from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
-from nnunetlike.experiment_planning.planners import PLANNERS, Planner
+from nnunetlike.experiment_planning.planners import PLANNERS, VIDEO_PLANNERS, Planner
 from nnunetlike.experiment_planning.planners.common import is_flat
 from nnunetlike.experiment_planning.planners.pretrained import (
     PRETRAINED_PLANNER,
@@ -33,12 +34,14 @@ from nnunetlike.experiment_planning.summarize import (
     plans_table,
 )
 from nnunetlike.plans.fingerprint import Fingerprint
-from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 from nnunetlike.run.dask_option import add_dask_option, executor_at
 from nnunetlike.run.task_splits import FOLDS, write_splits
+
+VIDEO_PLANNER = "ExperimentPlanner_Video2D"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class _Task:
     raw: Path
     cropped: Path
     preprocessed: Path
+    has_videos: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,12 @@ def build_parser() -> CommandParser:
         "--planner2d",
         default="ExperimentPlanner2D_v21",
         help="2D planner; None plans no 2D network",
+    )
+    parser.add_argument(
+        "-plv",
+        "--planner_video",
+        help=f"planner of tasks whose cases are videos ({VIDEO_PLANNER}), for which -pl3d and "
+        "-pl2d count for nothing",
     )
     parser.add_argument(
         "--gpu_mem",
@@ -142,10 +152,11 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     """Plan and preprocess all tasks named on the command line."""
     if args.folds < 2:
         raise UsageError(f"--folds is {args.folds}; a cross-validation has two folds or more")
-    planners = {"3D": _planner_3d(args), "2D": _planner_2d(args)}
+    planners = {"3D": _planner_3d(args), "2D": _planner_2d(args), "video2D": _planner_video(args)}
     if args.gpu_mem is not None:
         planners = {axes: _within(args.gpu_mem, planner) for axes, planner in planners.items()}
     tasks = [_task(text) for text in args.task_ids]
+    _require_kind_of_planner(tasks, args.planner_video)
     with executor_at(args.dask) as cluster:
         workers = _Crew(low=cluster or args.tl, full=cluster or args.tf)
         if args.verify_dataset_integrity:
@@ -197,6 +208,31 @@ def _planner_2d(args: argparse.Namespace) -> Planner | None:
     return None if args.planner2d == "None" else PLANNERS.get(args.planner2d)
 
 
+def _planner_video(args: argparse.Namespace) -> Planner | None:
+    if args.planner_video == "None":
+        return None
+    return VIDEO_PLANNERS.get(args.planner_video or VIDEO_PLANNER)
+
+
+def _require_kind_of_planner(tasks: Sequence[_Task], planner_video: str | None) -> None:
+    """Do nothing if `-plv` fits the tasks.
+
+    Raises:
+        UsageError: it is None for a task of videos, or given for one that has none.
+    """
+    for task in tasks:
+        if task.has_videos and planner_video == "None":
+            raise UsageError(
+                f"{task.name}: its dataset.json declares videos, so nothing else can be planned; "
+                "leave out -plv None"
+            )
+        if not task.has_videos and planner_video not in (None, "None"):
+            raise UsageError(
+                f"{task.name}: -plv {planner_video} plans videos, and its dataset.json declares "
+                "none ('video'); leave -plv out"
+            )
+
+
 def _within(gigabytes: float, planner: Planner | None) -> Planner | None:
     if not gigabytes > 0:
         raise UsageError(f"--gpu_mem {gigabytes:g}: give the size of the GPU in GB")
@@ -212,7 +248,11 @@ def _task(text: str) -> _Task:
             "nnUNet_convert_decathlon_task"
         )
     return _Task(
-        name=name, raw=raw, cropped=cropped_data() / name, preprocessed=preprocessed() / name
+        name=name,
+        raw=raw,
+        cropped=cropped_data() / name,
+        preprocessed=preprocessed() / name,
+        has_videos=DatasetSpec.load(raw / "dataset.json").video is not None,
     )
 
 
@@ -242,10 +282,11 @@ def _plan_and_preprocess(
         list(fingerprint.size_reductions),
         folds=args.folds,
         group_by=args.group_by,
+        videos=fingerprint.video_of if task.has_videos else None,
     )
     planned = [
         _write_plans(task, planner, dimension, fingerprint)
-        for dimension, planner in _for_its_dimension(task, planners, fingerprint).items()
+        for dimension, planner in _for_its_kind(task, planners, fingerprint).items()
         if planner is not None
     ]
     _check_disk(task, planned, preprocess=not args.no_pp)
@@ -254,14 +295,18 @@ def _plan_and_preprocess(
             _preprocess(task, plans, fingerprint, workers)
 
 
-def _for_its_dimension(
+def _for_its_kind(
     task: _Task, planners: dict[str, Planner | None], fingerprint: Fingerprint
 ) -> dict[str, Planner | None]:
-    """Return the planners that fit the images: 2D only where these are 2D.
+    """Return the planners that fit the cases: that of videos, or 2D only where these are 2D.
 
     Raises:
         UsageError: only 3D is asked for, but the images are 2D.
     """
+    if task.has_videos:
+        print(f"{task.name}: its cases are videos, so it is planned for {VIDEO} only")
+        return {"video2D": planners["video2D"]}
+    planners = {dimension: planners[dimension] for dimension in ("3D", "2D")}
     if planners["3D"] is None or not is_flat(fingerprint):
         return planners
     if planners["2D"] is None:
@@ -282,7 +327,7 @@ def _copy_labels(task: _Task) -> None:
 
 def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fingerprint) -> Plans:
     plans = planner.plan(fingerprint)
-    if any(f"{stage.dimension}D" != dimension for stage in plans.stages.values()):
+    if any(_kind(stage) != dimension for stage in plans.stages.values()):
         raise UsageError(
             f"the planner of {planner.plans_identifier} does not plan in {dimension}; give it with "
             f"{'-pl2d' if dimension == '3D' else '-pl3d'}"
@@ -297,6 +342,11 @@ def _write_plans(task: _Task, planner: Planner, dimension: str, fingerprint: Fin
     print(f"{task.name}: decided in {dimension}, {path.name}\n{plans_table(plans)}")
     print(describe_memory(plans, machine_memory()))
     return plans
+
+
+def _kind(stage: StagePlan) -> str:
+    """Return how a plans file with such a stage ends: `2D`, `3D` or `video2D`."""
+    return f"{'' if stage.video is None else 'video'}{stage.dimension}D"
 
 
 def _check_room_to_crop(task: _Task) -> None:

@@ -37,6 +37,12 @@ class Planner(Protocol):
 PLANNERS: Registry[Planner] = Registry("planner", "nnunetlike.experiment_planning.planners")
 
 
+VIDEO_PLANNERS: Registry[Planner] = Registry(
+    "planner of videos", "nnunetlike.experiment_planning.planners"
+)
+"""Planners whose fingerprints have videos (`-plv NAME`)."""
+
+
 def fitted(identifier: str, gigabytes: float) -> str:
     """Return an identifier of plans or data for a device of so many gigabytes."""
     return f"{identifier}_fit{gigabytes:g}GB"

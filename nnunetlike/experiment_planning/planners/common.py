@@ -57,8 +57,11 @@ def masks_for_normalization(fingerprint: Fingerprint) -> dict[int, bool]:
     """Return by channel whether only the non-zero voxels are normalised.
 
     True where cropping took more than a quarter off the median case, but never where the name has
-    `CT` in capitals; as in v1, `ct` is a CT by scheme and yet may get a mask.
+    `CT` in capitals; as in v1, `ct` is a CT by scheme and yet may get a mask. True for all channels
+    of videos, most of which show a sector.
     """
+    if fingerprint.videos is not None:
+        return dict.fromkeys(fingerprint.modalities, True)
     mostly_empty = bool(np.median(list(fingerprint.size_reductions.values())) < 3 / 4)
     return {
         channel: mostly_empty and "CT" not in name

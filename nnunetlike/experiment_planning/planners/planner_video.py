@@ -1,0 +1,207 @@
+"""The planner of videos: frames at one isotropic spacing, clips of them, and the memory's grid.
+
+Axes: T time, H, W. Time is no axis of space: it has no spacing and is never resampled or pooled.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from nnunetlike.core.errors import PlanError
+from nnunetlike.data.geometry import SLICE_THICKNESS
+from nnunetlike.data.video import VideoFacts
+from nnunetlike.experiment_planning.planners import VIDEO_PLANNERS, common, fitted
+from nnunetlike.experiment_planning.planners.memory_rules import REFERENCE_GB
+from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.plans import FrameSampling, NetworkSize, Plans, StagePlan, VideoPlan
+from nnunetlike.plans.topology import Topology
+
+POOLS = 4
+DIVISOR = 2**POOLS
+"""What the sides of a frame are multiples of."""
+
+MOST_PIXELS = 256**2
+"""Pixels of the frame at most; larger ones are resampled coarser."""
+
+FINE_BELOW = 128
+"""Shorter sides than this have a memory of one token per 8 x 8 pixels, others per 16 x 16."""
+
+BASE_FROM = 96
+"""Shorter sides than this get the small network."""
+
+SHORTEST_CLIP, LONGEST_CLIP = 4, 16
+"""Frames of a clip."""
+
+SMALLEST_BATCH, LARGEST_BATCH = 2, 16
+
+
+class Cost(NamedTuple):
+    """Memory to train a network, in bytes, float32."""
+
+    fixed: int
+    per_pixel: int
+    """Of each pixel of each frame of each clip."""
+
+
+COSTS: dict[NetworkSize, Cost] = {"base": Cost(700_000_000, 2400), "small": Cost(60_000_000, 1200)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerVideo2D:
+    """Plans clips of videos for a network with a memory."""
+
+    plans_identifier: str = "nnUNetPlansv2.1"
+    data_identifier: str = "nnUNetData_plans_v2.1_video2D"
+    gigabytes: float = REFERENCE_GB
+
+    def within(self, gigabytes: float) -> PlannerVideo2D:
+        """Return the planner for a device of that size; its files have names of their own."""
+        return replace(
+            self,
+            plans_identifier=fitted(self.plans_identifier, gigabytes),
+            data_identifier=fitted(self.data_identifier, gigabytes),
+            gigabytes=gigabytes,
+        )
+
+    def plan(self, fingerprint: Fingerprint) -> Plans:
+        """Return plans with one stage.
+
+        Raises:
+            PlanError: there is no video, or frames are too small to pool, or nothing fits.
+        """
+        if not fingerprint.videos:
+            raise PlanError(
+                "there is no video to plan for. Declare 'video' in dataset.json, or use another "
+                "planner"
+            )
+        return Plans(
+            modalities=fingerprint.modalities,
+            normalization_schemes=dict.fromkeys(fingerprint.modalities, "nonCT"),
+            use_mask_for_norm=common.masks_for_normalization(fingerprint),
+            classes=fingerprint.classes,
+            base_features=32,
+            conv_per_stage=2,
+            transpose_forward=(0, 1, 2),
+            transpose_backward=(0, 1, 2),
+            data_identifier=self.data_identifier,
+            stages={0: self._stage(fingerprint, fingerprint.videos)},
+            preprocessor_name="PreprocessorFor2D",
+            fingerprint=fingerprint,
+        )
+
+    def _stage(self, fingerprint: Fingerprint, videos: tuple[VideoFacts, ...]) -> StagePlan:
+        fine = isotropic_spacing(fingerprint)
+        height, width = _median_frame(fingerprint, fine)
+        coarsening, patch = fitting_frame(height, width)
+        spacing = (SLICE_THICKNESS, fine * coarsening, fine * coarsening)
+        network_size: NetworkSize = "base" if min(patch) >= BASE_FROM else "small"
+        lengths = [size[0] for size in fingerprint.sizes]
+        wanted = min(wished_length(videos, lengths), max(lengths))
+        clip_length, batch_size = self._clips(wanted, patch, network_size)
+        return StagePlan(
+            spacing=spacing,
+            original_spacing=(SLICE_THICKNESS, fine, fine),
+            median_shape=(
+                round(float(np.median(lengths))),
+                round(height / coarsening),
+                round(width / coarsening),
+            ),
+            patch_size=patch,
+            batch_size=batch_size,
+            dummy_2d_augmentation=False,
+            topology=Topology.of([[2, 2]] * POOLS, [[3, 3]] * (POOLS + 1)),
+            num_pool_per_axis=(POOLS, POOLS),
+            video=VideoPlan(
+                clip_length=clip_length,
+                memory_stride=8 if min(patch) < FINE_BELOW else 16,
+                network_size=network_size,
+                frame_sampling=_sampling(videos),
+                supervision=fingerprint.supervision,
+                unit="mm" if all(video.spacing_known for video in videos) else "px",
+            ),
+        )
+
+    def _clips(
+        self, wanted: int, patch: tuple[int, int], network_size: NetworkSize
+    ) -> tuple[int, int]:
+        """Return the length of clips and how many make a batch.
+
+        Raises:
+            PlanError: two of the shortest clips do not fit.
+        """
+        fixed, per_pixel = COSTS[network_size]
+        room = self.gigabytes * 1e9 - fixed
+        frames = math.floor(room / (per_pixel * math.prod(patch)))
+        length = min(wanted, frames // SMALLEST_BATCH)
+        if length < min(wanted, SHORTEST_CLIP):
+            least = fixed + SMALLEST_BATCH * SHORTEST_CLIP * per_pixel * math.prod(patch)
+            raise PlanError(
+                f"two clips of {SHORTEST_CLIP} frames of {patch[0]} x {patch[1]} pixels do not fit "
+                f"into {self.gigabytes:g} GB; they need {least / 1e9:.1f} GB. Plan for a larger GPU"
+            )
+        return length, min(LARGEST_BATCH, frames // length)
+
+
+def isotropic_spacing(fingerprint: Fingerprint) -> float:
+    """Return the median over cases of the geometric mean of both spacings of a frame."""
+    return float(np.median([math.sqrt(s[1] * s[2]) for s in fingerprint.spacings]))
+
+
+def _median_frame(fingerprint: Fingerprint, spacing: float) -> tuple[int, int]:
+    """Return the median height and width of frames at a spacing, in pixels."""
+    exact = common.median_shape(fingerprint, (1.0, spacing, spacing))
+    return round(exact[1]), round(exact[2])
+
+
+def fitting_frame(height: int, width: int) -> tuple[float, tuple[int, int]]:
+    """Return the least coarsening at which a frame is small enough, and the patch that holds it.
+
+    The patch is the frame with each side rounded up to a multiple of 16.
+
+    Raises:
+        PlanError: a side is shorter than half of that.
+    """
+    if min(height, width) < DIVISOR // 2:
+        raise PlanError(
+            f"the median frame has {height} x {width} pixels after resampling, too few for a "
+            f"network: sides need at least {DIVISOR // 2}. Use larger frames"
+        )
+    steps = range(DIVISOR, MOST_PIXELS // DIVISOR + 1, DIVISOR)
+    sides = product((height, width), steps)
+    for coarsening in sorted({1.0, *(side / n for side, n in sides if side > n)}):
+        high, wide = (_rounded_up(round(side / coarsening)) for side in (height, width))
+        if high * wide <= MOST_PIXELS:
+            return coarsening, (high, wide)
+    raise PlanError(f"frames of {height} x {width} pixels are too long and narrow for a network")
+
+
+def _rounded_up(side: int) -> int:
+    return max(1, math.ceil(side / DIVISOR)) * DIVISOR
+
+
+def wished_length(videos: tuple[VideoFacts, ...], lengths: list[int]) -> int:
+    """Return the length of clips if memory were no matter.
+
+    That is the median number of frames from end-diastole to end-systole, both counted, of videos in
+    which these are known, else the median number of frames; within 4 and 16.
+
+    Args:
+        videos: facts of all cases.
+        lengths: frames of each case.
+    """
+    systoles = [abs(v.es - v.ed) + 1 for v in videos if v.ed is not None and v.es is not None]
+    median = round(float(np.median(systoles or lengths)))
+    return min(max(median, SHORTEST_CLIP), LONGEST_CLIP)
+
+
+def _sampling(videos: tuple[VideoFacts, ...]) -> FrameSampling:
+    known = all(video.ed is not None and video.es is not None for video in videos)
+    return "uniform_ed_es" if known else "stride"
+
+
+VIDEO_PLANNERS.add("ExperimentPlanner_Video2D", PlannerVideo2D())
