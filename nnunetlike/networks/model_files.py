@@ -112,11 +112,13 @@ def describe_network(spec: NetworkSpec, task: NetworkTask) -> dict[str, Any]:
 
 
 def network_from_description(description: Mapping[str, Any]) -> nn.Module:
-    """Return a new network as `describe_network` described it."""
+    """Return a new network as `describe_network` described it; no pretrained weights are read."""
     spec: NetworkSpec = spec_from_dict(description["spec"], NETWORKS)
     task = dict(description["task"])
     topology = Topology.of(task.pop("pool_op_kernel_sizes"), task.pop("conv_kernel_sizes"))
-    return spec.build(NetworkTask(topology=topology, **task))
+    build = getattr(spec, "build_empty", spec.build)
+    network: nn.Module = build(NetworkTask(topology=topology, **task))
+    return network
 
 
 def information_file(path: Path) -> Path:

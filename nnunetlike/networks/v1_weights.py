@@ -1,5 +1,7 @@
 """Weights under nnU-Net v1's names: the only module that knows them.
 
+A network that v1 does not have keeps its own names.
+
 v1 numbers decoder parts from the bottleneck up, and splits the units of a decoder node and of the
 bottleneck into `.0.blocks.*` and `.1.blocks.0`.
 """
@@ -118,7 +120,7 @@ def state_dict_to_v1(network: nn.Module) -> OrderedDict[str, Tensor]:
 def parameters_in_v1_order(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters in the order of v1's optimizers."""
     parameters = dict(network.named_parameters())
-    return [parameters[ours] for _, ours in _names(network)]
+    return [parameters[ours] for _, ours in _names(network) if ours in parameters]
 
 
 def _without_prefix(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,14 +141,12 @@ def _first_convolutions(tensors: Mapping[str, Tensor], num_pools: int) -> list[T
 
 
 def _names(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield (v1's name, ours) of every parameter, in v1's order."""
+    """Yield (v1's name, ours) of every parameter and buffer, in v1's order."""
     if isinstance(network, UNet):
         return _unet_names(network.architecture)
     if isinstance(network, UNetPlusPlus):
         return _unet_plus_plus_names(network.architecture)
-    raise DataError(
-        f"a {type(network).__name__} has no names in nnU-Net v1; only U-Net and UNet++ have"
-    )
+    return ((name, name) for name in network.state_dict())
 
 
 def _unet_names(architecture: Architecture) -> Iterator[tuple[str, str]]:
