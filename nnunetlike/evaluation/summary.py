@@ -49,13 +49,16 @@ class Summary:
     @property
     def mean(self) -> dict[str, dict[str, float]]:
         """Mean over the cases by structure and metric, over the values that are defined."""
-        return {name: _means(case.scores[name] for case in self.cases) for name in self.structures}
+        return {
+            name: means_of_defined(case.scores[name] for case in self.cases)
+            for name in self.structures
+        }
 
     @property
     def foreground_mean(self) -> dict[str, float]:
         """Mean by metric over the structures that are not background, where defined."""
         mean = self.mean
-        return _means(mean[name] for name in mean if name not in NOT_FOREGROUND)
+        return means_of_defined(mean[name] for name in mean if name not in NOT_FOREGROUND)
 
     def to_v1(
         self, *, name: str = "", description: str = "", task: str = "", author: str = "Fabian"
@@ -139,15 +142,19 @@ def _case(entry: Mapping[str, Any]) -> CaseScores:
     return CaseScores(str(entry.get("test", "")), str(entry.get("reference", "")), scores)
 
 
-def _means(rows: Iterable[Scores]) -> dict[str, float]:
+def means_of_defined(rows: Iterable[Scores]) -> dict[str, float]:
+    """Return the mean over rows by metric, over the values that are not NaN; NaN without any."""
     columns: dict[str, list[float]] = {}
     for row in rows:
         for metric, value in row.items():
             columns.setdefault(metric, []).append(float(value))
-    return {metric: _mean(values) for metric, values in columns.items()}
+    return {metric: mean_of_defined(values) for metric, values in columns.items()}
 
 
-def _mean(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN if there is none."""
+def mean_of_defined(values: Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if there is none.
+
+    The order of the values makes no difference, not even in the last bit.
+    """
     defined = [value for value in values if not math.isnan(value)]
     return math.fsum(defined) / len(defined) if defined else math.nan
