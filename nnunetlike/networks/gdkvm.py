@@ -267,6 +267,9 @@ class GDKVM(nn.Module):
         for module in self.modules():
             if isinstance(module, ResNet):
                 module.begin()
+        unwilling = self.no_weight_decay()
+        for name, parameter in self.named_parameters():
+            parameter.no_weight_decay = name in unwilling
 
     def _check(self, image: Tensor, axes: int) -> None:
         ok = image.ndim == axes and image.shape[1] == self.channels and image.numel() > 0

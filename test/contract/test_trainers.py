@@ -40,8 +40,12 @@ def test_two_steps_lower_the_loss(name: str, dimension: int, batch_dice: bool) -
     network = spec.build(task)
     objective = recipe.objective.build(network, batch_dice=batch_dice)
     optimizer = recipe.optimizer.build(parameters_in_v1_order(network))
+    assert {id(p) for g in optimizer.param_groups for p in g["params"]} == {
+        id(p) for p in network.parameters()
+    }
     loop = TrainLoop(recipe, objective, optimizer, SingleProcess(torch.device("cpu")))
-    batch = _batch(dimension, task.channels, task.classes)
+    axes = 3 if recipe.source == "clips" else dimension  # clips of frames
+    batch = _batch(axes, task.channels, task.classes)
     state = loop.fit(iter([batch] * 3), iter([batch] * 3))
     assert state.train_losses[2] < state.train_losses[0]
     assert all(0 <= metric <= 1 for metric in state.metrics)

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,12 +25,14 @@ from torch import Tensor, nn
 
 from nnunetlike.core.errors import PeerError, UsageError
 from nnunetlike.networks import NETWORKS, NetworkTask
+from nnunetlike.networks.gdkvm import GDKVMSpec
 from nnunetlike.plans.topology import Topology
 from nnunetlike.training.batch_share import BatchShare, OwnBatches, share_of_batch, split_batch
 from nnunetlike.training.distributed import Distributed, connect
 from nnunetlike.training.losses.compound import dice_and_cross_entropy
 from nnunetlike.training.objectives import Batch
 from nnunetlike.training.objectives.segmentation import DeepSupervision
+from nnunetlike.training.objectives.video import VideoSegmentation
 from nnunetlike.training.recipes import TRAINERS
 
 pytestmark = [
@@ -251,6 +253,45 @@ def test_gradients_of_a_batch_do_not_depend_on_how_many_processes_share_it(
             if one is not None:
                 close = 1e-9 * np.abs(one).max() + 1e-15
                 np.testing.assert_allclose(gradient, one, rtol=0, atol=close, err_msg=key)
+
+
+def _video_objective(**settings: Any) -> nn.Module:
+    torch.manual_seed(3)
+    spec, task = GDKVMSpec.tiny()
+    return VideoSegmentation().build(spec.build(task).double(), batch_dice=False, **settings)
+
+
+def _clips(lengths: Sequence[int]) -> Batch:
+    """Return a clip per number: so many of its four frames have labels."""
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(len(lengths), 1, 4, 16, 16, generator=generator, dtype=torch.float64)
+    label = torch.randint(0, 3, (len(lengths), 4, 16, 16), generator=generator)
+    for clip, labelled in zip(label, lengths, strict=True):
+        clip[labelled:] = 3
+    return {"image": image, "label": label, "case_ids": ["c"] * len(lengths)}
+
+
+def _video_gradients_of_share(
+    runtime: Distributed, lengths: tuple[int, ...]
+) -> dict[str, Array | None]:
+    whole, own = _clips(lengths), slice(runtime.rank, runtime.rank + 1)
+    part: Batch = {"image": whole["image"][own], "label": whole["label"][own], "case_ids": []}
+    return _gradients(runtime.wrap(_video_objective(total=runtime.total())), part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", [(4, 1), (0, 3)])
+def test_gradients_of_clips_do_not_depend_on_how_many_processes_share_them(
+    lengths: tuple[int, ...],
+) -> None:
+    found = in_processes(2, partial(_video_gradients_of_share, lengths=lengths))
+    expected = _gradients(_video_objective(), _clips(lengths))
+    for rank, key in product(range(2), expected):
+        gradient, one = found[rank][key], expected[key]
+        assert gradient is not None
+        assert one is not None
+        close = 1e-9 * np.abs(one).max() + 1e-12
+        np.testing.assert_allclose(gradient, one, rtol=0, atol=close, err_msg=key)
 
 
 def test_trainers_of_several_processes_are_those_of_one_under_v1s_names() -> None:
