@@ -47,6 +47,9 @@ from nnunetlike.plans.plans import NetworkSize
 _STRIDES = {16: True, 8: False}
 """Pixels per token: with and without pooling after the stems."""
 
+_BACKBONE_RATE = 0.1
+"""Share of the learning rate of weights that were pretrained. Source: arXiv:2512.10252, its code."""
+
 
 @dataclass(frozen=True)
 class FrameFeatures:
@@ -170,6 +173,7 @@ class GDKVM(nn.Module):
         self.decoder = MaskDecoder(sizes, sensory=sensory)
         self.sensory_head = SensoryHead(sizes) if sensory else None
         self._begin()
+        self._tell_optimizers(pretrained=spec.pretrained is not None)
 
     @property
     def objects(self) -> int:
@@ -180,6 +184,11 @@ class GDKVM(nn.Module):
         """Return the names of parameters that weight decay would do harm: gates and queries."""
         ends = ("A_log", "dt_bias", "transformer.query", "transformer.query_place")
         return {name for name, _ in self.named_parameters() if name.endswith(ends)}
+
+    def backbone(self) -> list[nn.Parameter]:
+        """Return the parameters that pretrained weights are for, which then learn more slowly."""
+        prefix = self.backbone_prefix
+        return [p for name, p in self.named_parameters() if name.startswith(prefix)]
 
     def forward(self, image: Tensor) -> list[Tensor] | Tensor:
         """Return logits of all frames of a clip, alone or with those of coarser heads.
@@ -269,7 +278,16 @@ class GDKVM(nn.Module):
                 module.begin()
         unwilling = self.no_weight_decay()
         for name, parameter in self.named_parameters():
-            parameter.no_weight_decay = name in unwilling
+            parameter.no_weight_decay = name in unwilling  # type: ignore[attr-defined]  # read by AdamW
+
+    def _tell_optimizers(self, *, pretrained: bool) -> None:
+        """Mark parameters that do not decay, and those that learn at a share of the rate."""
+        kept = self.no_weight_decay()
+        for name, parameter in self.named_parameters():
+            if name in kept:
+                parameter.no_weight_decay = True  # type: ignore[attr-defined]  # for optimizers
+        for parameter in self.backbone() if pretrained else ():
+            parameter.rate_factor = _BACKBONE_RATE  # type: ignore[attr-defined]  # for optimizers
 
     def _check(self, image: Tensor, axes: int) -> None:
         ok = image.ndim == axes and image.shape[1] == self.channels and image.numel() > 0

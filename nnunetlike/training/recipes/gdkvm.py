@@ -32,12 +32,14 @@ GDKVM = TrainerRecipe(
 )
 """The network that the plan asks for: `base` is the paper's, `small` for small frames and CPUs."""
 
+GDKVM_SMALL = replace(GDKVM, name="GDKVMTrainer_small", network=GDKVMSpec(size="small"))
+
 FRAMEWISE = replace(GDKVM, name="GDKVMTrainer_framewise", network=GDKVMSpec(memory=False))
 """The same network without memory: every frame on its own. What it lacks is what memory gives."""
 
-TRAINERS.add(GDKVM.name, GDKVM)
-TRAINERS.add(FRAMEWISE.name, FRAMEWISE)
-for recipe in (GDKVM, FRAMEWISE):
-    name = f"{recipe.name}_small"
-    network = replace(recipe.network, size="small")
-    TRAINERS.add(name, replace(recipe, name=name, network=network))
+FRAMEWISE_SMALL = replace(
+    GDKVM, name="GDKVMTrainer_framewise_small", network=GDKVMSpec(memory=False, size="small")
+)
+
+for recipe in (GDKVM, GDKVM_SMALL, FRAMEWISE, FRAMEWISE_SMALL):
+    TRAINERS.add(recipe.name, recipe)
