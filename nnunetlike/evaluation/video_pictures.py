@@ -113,7 +113,7 @@ def _draw_curves(axes: Axes, video: VideoScores) -> None:
     )
     cycle = (video.cycles or (None, None))[0]
     marks = {"ED": cycle.ed, "ES": cycle.es} if cycle else {}
-    axes.set_ylim(0, 1.2 * max(np.nanmax(ours, initial=1), np.nanmax(theirs, initial=1)))
+    axes.set_ylim(0, 1.2 * float(np.fmax.reduce([1.0, *ours, *theirs])))
     for phase, frame in marks.items():
         if frame is not None:
             _mark(axes, phase, frame, len(frames))
