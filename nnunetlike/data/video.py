@@ -21,6 +21,10 @@ Supervision = Literal["edes", "all", "sparse"]
 every frame has a label, `sparse` that some have)."""
 
 
+TEST_SIDECAR = "casesTs/{case}.json"
+"""Where the facts of videos in imagesTs lie, if they are told; nothing depends on them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFacts:
     """Facts of one video, `casesTr/ID.json`."""
@@ -140,9 +144,16 @@ class VideoDeclaration:
         """Return a case's facts, with the patient that `group_regex` finds in its identifier.
 
         Raises:
-            DataError: the file is missing or wrong, or the expression is, or it finds nothing.
+            DataError: the file is missing or wrong, nothing of it is to train, the expression is
+                wrong, or it finds nothing.
         """
         facts = VideoFacts.load(self.path(folder, case_id))
+        if facts.labelled_frames and not facts.supervised(self.supervision).labelled_frames:
+            raise DataError(
+                f"{case_id}: video.supervision is {self.supervision!r}, but neither ED ({facts.ed}) "
+                f"nor ES ({facts.es}) is among its labelled_frames. Correct the facts, or use "
+                "'sparse' in dataset.json"
+            )
         if self.group_regex is None:
             return facts
         try:
@@ -155,7 +166,7 @@ class VideoDeclaration:
         if match is None:
             raise DataError(
                 f"{case_id}: video.group_regex {self.group_regex!r} finds no patient in it. "
-                "Correct the expression in dataset.json, or remove it to take the sidecar's 'patient'"
+                "Correct it in dataset.json, or remove it to take the sidecar's 'patient'"
             )
         return replace(facts, patient=match[1 if match.re.groups else 0])
 

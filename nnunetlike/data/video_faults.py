@@ -19,6 +19,8 @@ def video_faults(
 ) -> list[str]:
     """Return what is wrong with a training video, each fault with its frames.
 
+    Values that nobody declared are told by `strange_values`.
+
     Args:
         facts: of its sidecar.
         labels: what dataset.json declares.
@@ -27,7 +29,19 @@ def video_faults(
     """
     faults = [*_lengths(facts, frames)]
     if label is not None:
-        faults += [*_values(label, labels), *_labelled(facts, label, labels)]
+        faults += _labelled(facts, label, labels)
+    return faults
+
+
+def strange_values(label: LabelMap, labels: LabelSet) -> list[str]:
+    """Return which values of a label map (T, H, W) are not declared, each with its frames."""
+    declared = ", ".join(f"{value} {name}" for value, name in sorted(labels.names.items()))
+    faults = []
+    for value in sorted(set(np.unique(label).tolist()) - set(labels.names)):
+        where = np.flatnonzero((label == value).any(axis=(1, 2))).tolist()
+        faults.append(
+            f"the label map holds {value} in {_frames(where)}, but dataset.json declares {declared}"
+        )
     return faults
 
 
@@ -43,16 +57,6 @@ def _lengths(facts: VideoFacts, frames: int) -> Iterator[str]:
         yield f"labelled_frames names {_listed(beyond)}, but the frames are 0 to {frames - 1}"
     if not facts.labelled_frames:
         yield "labelled_frames is empty, so that it teaches nothing"
-
-
-def _values(label: LabelMap, labels: LabelSet) -> Iterator[str]:
-    strange = sorted(set(np.unique(label).tolist()) - set(labels.names))
-    for value in strange:
-        where = np.flatnonzero((label == value).any(axis=(1, 2))).tolist()
-        yield (
-            f"the label map holds {value} in {_frames(where)}, but dataset.json declares "
-            f"{', '.join(f'{v} {name}' for v, name in sorted(labels.names.items()))}"
-        )
 
 
 def _labelled(facts: VideoFacts, label: LabelMap, labels: LabelSet) -> Iterator[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.core.paths import fold_name
+from nnunetlike.core.paths import OFFICIAL, fold_name
 from nnunetlike.inference.strategies import STRATEGIES, Strategy
 from nnunetlike.networks import NETWORKS
 from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
@@ -59,8 +59,9 @@ def load_bundle(
     """Return the trained model of a folder `TRAINER__PLANS`.
 
     Args:
-        folder: holds `fold_0`, ... or `all`.
-        folds: numbers or `all`; None takes every `fold_*` that has a checkpoint.
+        folder: holds `fold_0`, ..., `fold_official` or `all`.
+        folds: numbers, `official` or `all`; None takes every numbered fold that has a checkpoint,
+            else the official one.
         checkpoint: file name without `.model`; where a fold lacks it, final, latest or best is
             taken instead, with a warning.
 
@@ -99,7 +100,9 @@ def _fold_folders(folder: Path, folds: Sequence[int | str] | None) -> list[Path]
     )  # fmt: skip
     names = ", ".join(path.name for path in there) or "none"
     if folds is None:
-        chosen = [path for path in there if path.name != "all"]
+        official = folder / fold_name(OFFICIAL)
+        chosen = [path for path in there if path.name != "all" and path != official]
+        chosen = chosen or [path for path in there if path == official]
         if not chosen:
             hint = " Ask for the fold 'all'" if there else ""
             raise DataError(

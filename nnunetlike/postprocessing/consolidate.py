@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.folders import atomic_folder, visible_files
-from nnunetlike.core.paths import fold_name
+from nnunetlike.core.paths import OFFICIAL, fold_name
 from nnunetlike.core.typing import JSON
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.postprocessing.determine import (
@@ -96,7 +96,9 @@ def _folds(model: Path, folds: Sequence[int | str] | None, validation: str) -> l
     else:
         numbered = [entry for entry in model.iterdir() if re.fullmatch(r"fold_\d+", entry.name)]
         numbered.sort(key=lambda entry: int(entry.name.removeprefix("fold_")))
-        chosen = [fold for fold in numbered or [model / "all"] if (fold / validation).is_dir()]
+        official = [path for path in [model / fold_name(OFFICIAL)] if path.is_dir()]
+        candidates = numbered or official or [model / "all"]
+        chosen = [fold for fold in candidates if (fold / validation).is_dir()]
         missing = []
     if missing or not chosen:
         who = ", ".join(missing) or "every fold"

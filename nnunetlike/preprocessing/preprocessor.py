@@ -16,7 +16,7 @@ from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import format_of
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.video_faults import video_faults
+from nnunetlike.data.video_faults import strange_values, video_faults
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.preprocessing.class_locations import sample_class_locations
 from nnunetlike.preprocessing.cropping import OUTSIDE, Cropped, crop_to_nonzero
@@ -222,7 +222,10 @@ def _require_one_grid(files: CaseFiles, label: LabelMap, geometry: Geometry) -> 
         )
     if files.video is None or files.labels is None:
         return
-    faults = video_faults(files.video, files.labels, len(label), label)
+    faults = [
+        *strange_values(label, files.labels),
+        *video_faults(files.video, files.labels, len(label), label),
+    ]
     if faults:
         raise DataError(
             f"{files.case_id}: {'; '.join(faults)} ({files.label}). Correct the label map or the "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.intact import unpacked_size
@@ -17,7 +19,7 @@ from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in, format_of
 from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation.evaluator import score_case
-from nnunetlike.evaluation.overlay import Overlay, save_overlay
+from nnunetlike.evaluation.overlay import Overlay, busiest_slice, save_overlay
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
@@ -67,7 +69,7 @@ def plot(args: argparse.Namespace) -> None:
         folder = raw_data() / task
         spec = DatasetSpec.load(folder / "dataset.json")
         cases = _raw_cases(folder, spec, _channel(spec, args.modality_idx), args.predictions)
-        draw_raw = partial(_draw_raw, names=dict(spec.labels.names), target=args.o)
+        draw_raw = partial(_draw_raw, spec=spec, target=args.o)
         process_map(
             draw_raw,
             cases,
@@ -84,7 +86,7 @@ def plot(args: argparse.Namespace) -> None:
             _draw_preprocessed,
             store=store,
             channel=_channel(spec, args.modality_idx),
-            names=dict(spec.labels.names),
+            spec=spec,
             target=args.o,
         )
         count = len(
@@ -170,7 +172,7 @@ def _stage_folder(folder: Path) -> Path:
     return max(volumes or stages, key=lambda entry: int(entry.name.rpartition("stage")[2]))
 
 
-def _draw_raw(case: RawCase, *, names: dict[int, str], target: Path) -> None:
+def _draw_raw(case: RawCase, *, spec: DatasetSpec, target: Path) -> None:
     image, geometry = format_of(case.image).read([case.image])
     if case.channel >= len(image):
         raise DataError(f"{case.image} has {len(image)} channels, so there is no {case.channel}")
@@ -184,19 +186,46 @@ def _draw_raw(case: RawCase, *, names: dict[int, str], target: Path) -> None:
                 f"{path} has {label.shape} voxels (D, H, W) but the image {geometry.shape}"
             )
         label_maps[title] = label
-    if len(label_maps) == 2:
-        names = _with_dice(names, label_maps["prediction"], label_maps["reference"])
-    overlay = Overlay(
-        image=image[case.channel],
-        label_maps=label_maps,
-        spacing=geometry.spacing,
-        names=names,
-        title=case.case_id,
+    overlay = _shown(
+        Overlay(
+            image=image[case.channel],
+            label_maps=label_maps,
+            spacing=geometry.spacing,
+            names=spec.labels.names,
+            title=case.case_id,
+        ),
+        spec,
     )
+    if len(label_maps) == 2:
+        maps = overlay.label_maps
+        names = _with_dice(overlay.names, maps["prediction"], maps["reference"])
+        overlay = replace(overlay, names=names)
     save_overlay(overlay, target / f"{case.case_id}.png")
 
 
-def _with_dice(names: dict[int, str], prediction: LabelMap, reference: LabelMap) -> dict[int, str]:
+def _shown(overlay: Overlay, spec: DatasetSpec) -> Overlay:
+    """Return what is drawn: all of an image, of a video the frame with most foreground.
+
+    That is the frame of the first label map, which in frames without a label holds what is ignored
+    and not drawn.
+    """
+    if spec.video is None:
+        return overlay
+    ignore = spec.labels.ignore
+    maps = {title: np.where(m == ignore, 0, m) for title, m in overlay.label_maps.items()}
+    frame = busiest_slice(next(iter(maps.values())) > 0, 0) if maps else 0
+    return replace(
+        overlay,
+        image=overlay.image[frame : frame + 1],
+        label_maps={title: found[frame : frame + 1] for title, found in maps.items()},
+        names={label: name for label, name in overlay.names.items() if label != ignore},
+        title=f"{overlay.title}, frame {frame}",
+    )
+
+
+def _with_dice(
+    names: Mapping[int, str], prediction: LabelMap, reference: LabelMap
+) -> dict[int, str]:
     labels = [label for label in names if label > 0]
     structures = {str(label): (label,) for label in labels}
     scores = score_case(prediction, reference, (1.0, 1.0, 1.0), structures)
@@ -204,7 +233,7 @@ def _with_dice(names: dict[int, str], prediction: LabelMap, reference: LabelMap)
 
 
 def _draw_preprocessed(
-    case_id: str, *, store: CaseStore, channel: int, names: dict[int, str], target: Path
+    case_id: str, *, store: CaseStore, channel: int, spec: DatasetSpec, target: Path
 ) -> None:
     data = store.load(case_id)
     record = store.record(case_id)
@@ -212,10 +241,10 @@ def _draw_preprocessed(
         image=data[channel],
         label_maps={"reference": data[-1].astype("int16")},
         spacing=record.spacing_after_resampling or record.original_spacing,
-        names=names,
+        names=spec.labels.names,
         title=case_id,
     )
-    save_overlay(overlay, target / f"{case_id}.png")
+    save_overlay(_shown(overlay, spec), target / f"{case_id}.png")
 
 
 def _id_of(case: RawCase) -> str:

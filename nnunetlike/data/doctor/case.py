@@ -31,6 +31,7 @@ from nnunetlike.data.doctor.complaint import (
 )
 from nnunetlike.data.doctor.grids import compare, orientation
 from nnunetlike.data.doctor.layout import CaseOnDisk, short
+from nnunetlike.data.doctor.videos import VideoTask, timeless
 from nnunetlike.data.geometry import Geometry
 from nnunetlike.data.imageio import LABEL_ROUNDING, format_of
 
@@ -78,13 +79,16 @@ class _SeenImage:
     is_zero: bool
 
 
-def examine_case(case: CaseOnDisk, *, labels: Sequence[int], channels: int) -> Examined:
+def examine_case(
+    case: CaseOnDisk, *, labels: Sequence[int], channels: int, video: VideoTask | None = None
+) -> Examined:
     """Read every file of a case and return what is wrong with them.
 
     Args:
         case: its files.
         labels: values that dataset.json declares.
         channels: how many of them dataset.json declares.
+        video: what the task says of videos, if its cases are such.
     """
     complaints: list[Complaint] = []
     images = [
@@ -94,13 +98,18 @@ def examine_case(case: CaseOnDisk, *, labels: Sequence[int], channels: int) -> E
         for voxels, grid in _look(case, path, NOT_FINITE, complaints)
     ]
     complaints += [*_zero_images(case, images), *_wrong_channels(case, images, channels)]
-    histogram = None
+    histogram = label = None
     grids = [(image.path, image.grid) for image in images]
     if case.label is not None:
         for voxels, grid in _look(case, case.label, LABEL_NOT_FINITE, complaints):
             grids.append((case.label, grid))
+            label = voxels if images and grid.shape == images[0].grid.shape else None
             histogram, wrong = _examine_label(voxels, labels)
             complaints += (_of(case, kind, case.label, f, e) for kind, f, e in wrong)
+    if video is not None:
+        grids = [(path, timeless(grid)) for path, grid in grids]
+        frames = images[0].grid.shape[0] if images else 0
+        complaints += video.examine(case, frames, label)
     complaints += _different_grids(case, grids)
     return Examined(
         case=case,

@@ -212,6 +212,25 @@ UNDECLARED = Kind(
     title="labels with values that dataset.json does not declare",
     cure=LEAVE_OUT,
 )
+NO_FACTS = Kind(
+    name="video_without_facts",
+    severity="error",
+    title="videos whose facts are missing or cannot be used",
+    cure="write them, at least patient and labelled_frames; or write a copy without these cases: "
+    "{fix}",
+)
+VIDEO_FAULT = Kind(
+    name="video_fault",
+    severity="error",
+    title="videos, label maps and facts that contradict one another",
+    cure="correct the label map or the facts; or write a copy without these cases: {fix}",
+)
+TORN_PATIENT = Kind(
+    name="torn_patient",
+    severity="error",
+    title="patients in two of the data set's own lists",
+    cure="give all videos of a patient the same 'split' in their facts",
+)
 EMPTY_LABEL = Kind(
     name="empty_label",
     severity="note",

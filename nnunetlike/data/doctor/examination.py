@@ -24,6 +24,7 @@ from nnunetlike.data.doctor.complaint import (
 )
 from nnunetlike.data.doctor.layout import DATASET_JSON, CaseOnDisk, Layout, lay_out
 from nnunetlike.data.doctor.relabel import Relabelling, propose
+from nnunetlike.data.doctor.videos import VideoTask, torn_patients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,14 @@ def examine_task(folder: Path, *, processes: Workers) -> Examination:
     spec = DatasetSpec.load(folder / DATASET_JSON)
     content: dict[str, Any] = load_json(folder / DATASET_JSON)
     layout = lay_out(folder, spec, content)
+    videos = VideoTask.of(folder, spec)
     cases: Sequence[Examined] = process_map(
-        partial(examine_case, labels=tuple(spec.labels.names), channels=len(spec.modalities)),
+        partial(
+            examine_case,
+            labels=tuple(spec.labels.names),
+            channels=len(spec.modalities),
+            video=videos,
+        ),
         layout.cases,
         processes=processes,
         name=_case_id,
@@ -92,6 +99,7 @@ def examine_task(folder: Path, *, processes: Workers) -> Examination:
         *layout.complaints,
         *_with_proposal(spec, cases),
         *_mixed_orientation(cases),
+        *(torn_patients(videos, layout.cases) if videos is not None else ()),
     ]
     examination = Examination(
         folder=folder,
@@ -105,7 +113,12 @@ def examine_task(folder: Path, *, processes: Workers) -> Examination:
 
 
 def _proposal(spec: DatasetSpec, cases: Sequence[Examined]) -> Relabelling | None:
-    """Return how labels should be renumbered; files whose values are no integers do not count."""
+    """Return how labels should be renumbered; files whose values are no integers do not count.
+
+    Those of videos are as they should be, or dataset.json would have been refused.
+    """
+    if spec.video is not None:
+        return None
     found = [
         frozenset(map(int, examined.histogram.voxels))
         for examined in cases
@@ -163,7 +176,7 @@ def _with_example(code: str, cases: Sequence[CaseOnDisk]) -> str:
 
 def _absent_labels(spec: DatasetSpec, voxels: Mapping[float, int]) -> Iterator[Complaint]:
     for value, name in spec.labels.names.items():
-        if not voxels.get(value):
+        if not voxels.get(value) and value != spec.labels.ignore:
             yield Complaint(
                 kind=ABSENT_LABEL,
                 file=DATASET_JSON,

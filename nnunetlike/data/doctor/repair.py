@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from nnunetlike.data.doctor.mend import fill_image, mend_label
 from nnunetlike.data.doctor.relabel import Relabelling
 from nnunetlike.data.doctor.treatment import Orders, Treatment, relabelling_for, treat
 from nnunetlike.data.imageio import split_ending
+from nnunetlike.data.video import TEST_SIDECAR
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,7 @@ def repair_task(examination: Examination, out: Path, *, orders: Orders, processe
         )
         done += [text for texts in changes for text in texts]
         done += _copy_unlisted_tests(examination, folder)
+        _copy_facts(examination, kept, folder)
         done += _write_description(examination, kept, relabelling, folder)
     return Repaired(folder=target, done=tuple(done))
 
@@ -162,6 +164,20 @@ def _copy_spacing(path: Path, case_id: str, home: Path) -> None:
     for stem in (split_ending(path.name)[0], case_id):
         if path.with_name(f"{stem}.json").is_file():
             shutil.copyfile(path.with_name(f"{stem}.json"), home / f"{stem}.json")
+
+
+def _copy_facts(examination: Examination, kept: Sequence[Treatment], folder: Path) -> None:
+    """Copy what is known of the videos that are kept, and of those in `casesTs` if they are told."""
+    video = examination.spec.video
+    if video is None:
+        return
+    for case in (treatment.case for treatment in kept):
+        there = video if not case.test else replace(video, sidecar=TEST_SIDECAR)
+        source = there.path(examination.folder, case.case_id)
+        if source.is_file():
+            target = there.path(folder, case.case_id)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
 
 
 def _copy_unlisted_tests(examination: Examination, folder: Path) -> Iterator[str]:

@@ -19,12 +19,14 @@ from nnunetlike.data.doctor.complaint import (
     MISSING_IMAGE,
     MISSING_LABEL,
     NEAR_INTEGER,
+    NO_FACTS,
     NOT_FINITE,
     OTHER_GRID,
     OTHER_SIZE,
     ROUNDED_GRID,
     UNDECLARED,
     UNREADABLE,
+    VIDEO_FAULT,
     WRONG_CHANNELS,
     Complaint,
     Kind,
@@ -41,6 +43,8 @@ BEYOND_REPAIR = (
     FRACTIONAL,
     ALL_ZERO,
     WRONG_CHANNELS,
+    NO_FACTS,
+    VIDEO_FAULT,
 )
 
 

@@ -71,9 +71,9 @@ def test_splits_are_made_when_they_are_missing_and_that_is_said(tmp_path: Path) 
     for name in "abcdefg":
         (store.folder / f"{name}.npz").touch()
         (store.folder / f"{name}.pkl").touch()
-    split, notes = _split(0, tmp_path, store)
+    split, notes = _split(0, tmp_path, store, {})
     assert sorted((*split.train, *split.val)) == list("abcdefg")
     assert "5-fold" in notes[0]
-    again, no_notes = _split(0, tmp_path, store)
+    again, no_notes = _split(0, tmp_path, store, {})
     assert again == split
     assert no_notes == ()
