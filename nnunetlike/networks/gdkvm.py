@@ -48,7 +48,7 @@ _STRIDES = {16: True, 8: False}
 """Pixels per token: with and without pooling after the stems."""
 
 _BACKBONE_RATE = 0.1
-"""Share of the learning rate of weights that were pretrained. Source: arXiv:2512.10252, its code."""
+"""Share of the learning rate for pretrained weights. Source: code of arXiv:2512.10252."""
 
 
 @dataclass(frozen=True)
@@ -276,9 +276,6 @@ class GDKVM(nn.Module):
         for module in self.modules():
             if isinstance(module, ResNet):
                 module.begin()
-        unwilling = self.no_weight_decay()
-        for name, parameter in self.named_parameters():
-            parameter.no_weight_decay = name in unwilling  # type: ignore[attr-defined]  # read by AdamW
 
     def _tell_optimizers(self, *, pretrained: bool) -> None:
         """Mark parameters that do not decay, and those that learn at a share of the rate."""
