@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from nnunetlike.core.errors import NnunetlikeError, WorkerError
+from nnunetlike.core.errors import DataError, NnunetlikeError, WorkerError
 from nnunetlike.core.intact import damage
 from nnunetlike.core.parallel import (
     SHARE_OF_FREE,
@@ -29,10 +29,14 @@ from nnunetlike.core.parallel import (
 from nnunetlike.core.resources import free_memory
 from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.team import ALONE, Team
+from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
+from nnunetlike.data.video import VideoFacts
 from nnunetlike.evaluation.evaluator import evaluate_pairs
+from nnunetlike.evaluation.summary import Summary
+from nnunetlike.evaluation.video import VideoSummary, evaluate_videos
 from nnunetlike.inference.background import Behind
 from nnunetlike.inference.dealing import deal, prediction_cost
 from nnunetlike.inference.export import (
@@ -97,7 +101,7 @@ def validate(
         name: name of the evaluation for the summary, `TRAINER val tiled True`.
         device: where the network lies.
         step_size: distance of windows as a share of the patch.
-        mirror: average over mirrored views.
+        mirror: average over mirrored views; never done with videos.
         gaussian: weigh the middle of windows more.
         save_npz: also keep probabilities.
         overwrite: predict cases again whose prediction is of an earlier, completed validation.
@@ -117,6 +121,7 @@ def validate(
     """
     processes = default_processes() if processes is None else processes
     patch = plans.stages[stage].patch_size
+    mirror = mirror and plans.stages[stage].video is None
     request = Request(
         patch_size=patch,
         device=device,
@@ -126,7 +131,7 @@ def validate(
         autocast=autocast,
     )
     work = _Work(
-        plans=plans, store=store, output=output, ending=ending_in(references), save_npz=save_npz,
+        plans=plans, stage=stage, store=store, output=output, ending=ending_in(references), save_npz=save_npz,
         request=request, strategy=strategy, processes=processes, team=team,
     )  # fmt: skip
     if team.rank == 0:
@@ -158,6 +163,7 @@ class _Work:
     """How cases are predicted and where predictions go."""
 
     plans: Plans
+    stage: int
     store: CaseStore
     output: Path
     ending: str
@@ -308,11 +314,30 @@ def _compare(
 ) -> None:
     """Write `summary.json`; the validation is complete then."""
     pairs = [(work.files(case)[0], references / f"{case}{work.ending}") for case in case_ids]
-    labels = list(range(work.plans.num_classes))
-    summary = evaluate_pairs(pairs, labels, processes=work.processes)
+    labels, video = list(range(work.plans.num_classes)), work.plans.stages[work.stage].video
+    summary: Summary | VideoSummary
+    if video is None:
+        summary = evaluate_pairs(pairs, labels, processes=work.processes)
+    else:
+        known = DatasetSpec.load(references.parent / "dataset.json").labels
+        summary = evaluate_videos(
+            pairs, {case: _facts_of(work, case) for case in case_ids}, labels,
+            ignore=work.plans.num_classes, names=known.names, unit=video.unit,
+            supervision=video.supervision, processes=work.processes,
+        )  # fmt: skip
     path = work.output / "summary.json"
     summary.write(path, name=name, description="", task=task, author="Fabian")
     (work.output / PROGRESS).unlink(missing_ok=True)
+
+
+def _facts_of(work: _Work, case_id: str) -> VideoFacts:
+    facts = work.store.record(case_id).video
+    if facts is None:
+        raise DataError(
+            f"{case_id}: {work.store.folder} holds it as an image, not as a video. Preprocess the "
+            "task again"
+        )
+    return facts
 
 
 def _save_arguments(
