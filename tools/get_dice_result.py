@@ -1,26 +1,39 @@
 """Print the Dice of a fold's validation as nnU-Net's public UNet++ port does, in percent.
 
 usage: python tools/get_dice_result.py -path DIR -mode 1p|8p [-target Dice] [-task Task003_Liver]
-           [-fold 0] [-trainer NAME] [-plans nnUNetPlansv2.1]
+           [-fold 0] [-trainer NAME] [-plans nnUNetPlansv2.1] [-configuration 3d_fullres]
 
 DIR holds RESULTS_FOLDER. Mode 1p reads the model of one process, 8p that of several; -trainer names
-any other.
+any other. Without -configuration the one of 3d_fullres is read, or the only one that there is. Of
+videos (video2d) end-diastole, end-systole and distances are printed too.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetlike.core.errors import DataError, UsageError
-from nnunetlike.core.paths import DEFAULT_PLANS, fold_name, parse_fold, task_name
+from nnunetlike.core.paths import (
+    CONFIGURATIONS,
+    DEFAULT_PLANS,
+    fold_name,
+    parse_fold,
+    task_name,
+)
+from nnunetlike.core.serialization import load_json
 from nnunetlike.evaluation.summary import NOT_FOREGROUND, Summary, read_summary
 from nnunetlike.run.command_line import CommandParser, run_command
 
 TRAINERS = {"1p": "nnUNetPlusPlusTrainerV2", "8p": "nnUNetPlusPlusTrainerV2_hypDDP"}
 CONFIGURATION = "3d_fullres"
+MEASURES = {"Dice": "Dice", "Jaccard": "IoU"}
+"""What the blocks of videos call a metric."""
+
+DISTANCES = ("HD95", "ASD")
 WHERE = "*/*/*/*/validation_raw/summary.json"
 WITHOUT_MEAN = "Liver"
 """The port prints two lines for this task and no mean; who reads them counts on that."""
@@ -38,6 +51,8 @@ def build_parser() -> CommandParser:
     add("-task", default="Task003_Liver", help="name or number of the task")
     add("-fold", default="0", help="0, 1, ... or all")
     add("-trainer", help="name of the trainer, instead of that of the mode")
+    add("-configuration", choices=CONFIGURATIONS,
+        help="3d_fullres, or the only one that is validated; video2d: videos")  # fmt: skip
     add("-plans", default=DEFAULT_PLANS, metavar="ID", help="plans identifier")
     return parser
 
@@ -51,12 +66,20 @@ def execute(args: argparse.Namespace) -> None:
     if not home.is_dir():
         raise UsageError(f"{home} does not exist; -path is the folder that holds RESULTS_FOLDER")
     task = task_name(args.task, [path for path in home.iterdir() if path.is_dir()])
-    path = find_summary(home, task, trainer, args.plans, parse_fold(args.fold))
+    fold = parse_fold(args.fold)
+    path = find_summary(home, task, trainer, args.plans, fold, args.configuration)
     print("\n".join(lines(read_summary(path), task, args.target)))
+    for line in video_lines(load_json(path), task, args.target):
+        print(line)
 
 
 def find_summary(
-    home: Path, task: str, trainer: str, plans_identifier: str, fold: int | str
+    home: Path,
+    task: str,
+    trainer: str,
+    plans_identifier: str,
+    fold: int | str,
+    configuration: str | None = None,
 ) -> Path:
     """Return the summary of a fold's validation.
 
@@ -66,19 +89,24 @@ def find_summary(
         trainer: name of the trainer.
         plans_identifier: of the plans it was trained with.
         fold: number or `all`.
+        configuration: None takes 3d_fullres, or the only other one that has it.
 
     Raises:
         DataError: there is none; the message says which there are.
     """
-    model = home / CONFIGURATION / task / f"{trainer}__{plans_identifier}"
-    path = model / fold_name(fold) / "validation_raw" / "summary.json"
+    below = Path(task, f"{trainer}__{plans_identifier}", fold_name(fold), "validation_raw")
+    path = home / (configuration or CONFIGURATION) / below / "summary.json"
     if path.is_file():
         return path
+    others = [home / name / below / "summary.json" for name in CONFIGURATIONS]
+    there = [other for other in others if other.is_file()]
+    if configuration is None and len(there) == 1:
+        return there[0]
     found = sorted(str(p.parent.parent.relative_to(home)) for p in home.glob(WHERE))
     raise DataError(
         f"{path} does not exist: this fold is not validated. Validated below {home}: "
-        f"{', '.join(found) or 'nothing yet'}. Choose with -task, -trainer and -fold, or validate "
-        "with nnUNet_train ... --validation_only"
+        f"{', '.join(found) or 'nothing yet'}. Choose with -task, -trainer, -configuration and "
+        "-fold, or validate with nnUNet_train ... --validation_only"
     )
 
 
@@ -101,6 +129,22 @@ def lines(summary: Summary, task: str, target: str = "Dice") -> Iterator[str]:
         yield _line(name, label, target, mean[label][target])
     if name != WITHOUT_MEAN:
         yield _line(name, "mean", target, summary.foreground_mean[target])
+
+
+def video_lines(content: Mapping[str, Any], task: str, target: str = "Dice") -> Iterator[str]:
+    """Yield what a summary of videos says of both phases and of distances; of others nothing."""
+    name, measure = task.partition("_")[2], MEASURES.get(target)
+    for phase, means in content.get("phases", {}).items():
+        for label, row in means.items():
+            if measure and isinstance(row, Mapping):
+                yield _line(f"{name} {phase}", label, target, row[measure])
+    surface = content.get("surface", {})
+    for label, row in surface.items():
+        if isinstance(row, Mapping):
+            for distance in DISTANCES:
+                text = f"{row[distance]:.4f} {surface['unit']}"
+                known = row[distance] == row[distance]
+                yield f"{name} {label}_{distance} (val): {text if known else 'n/a'}"
 
 
 def _line(name: str, label: str, target: str, value: float) -> str:

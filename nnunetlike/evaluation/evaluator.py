@@ -65,7 +65,17 @@ def evaluate_folder(
     advanced: bool = False,
     title: str = "evaluating",
 ) -> Summary:
-    """Return the scores of all cases of two folders whose file names are the same.
+    """Return the scores of all cases of two folders, see `folder_pairs`.
+
+    Raises:
+        DataError: a folder is missing or empty, or a case is in one of them only.
+    """
+    pairs = folder_pairs(predictions, references)
+    return evaluate_pairs(pairs, labels, processes=processes, advanced=advanced, title=title)
+
+
+def folder_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
+    """Return the pairs of files of two folders that hold the same names, sorted.
 
     The files are those with the ending of the references; others are not looked at.
 
@@ -87,8 +97,7 @@ def evaluate_folder(
             + _only_in(predictions, predicted - wanted)
             + "Predict the missing cases, or move the others away"
         )
-    pairs = [(predictions / name, references / name) for name in sorted(wanted)]
-    return evaluate_pairs(pairs, labels, processes=processes, advanced=advanced, title=title)
+    return [(predictions / name, references / name) for name in sorted(wanted)]
 
 
 def score_case(

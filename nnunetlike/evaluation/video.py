@@ -34,8 +34,6 @@ from nnunetlike.evaluation.video_pictures import save_area_curves, save_bland_al
 
 BLAND_ALTMAN = "bland_altman.png"
 AREA_CURVES = "area_curves.png"
-SIDECAR_FOLDERS = {"labelsTr": "casesTr", "labelsTs": "casesTs"}
-"""Where a raw task keeps the facts of cases whose references lie in a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,29 +147,6 @@ def evaluate_videos(
         score, files, processes=processes, name=_case, title=title, cost=_memory
     )  # fmt: skip
     return VideoSummary(videos=tuple(found), measurement=measurement)
-
-
-def sidecar_facts(
-    references: Path, case_ids: Sequence[str], folder: Path | None = None
-) -> dict[str, VideoFacts]:
-    """Return the facts of cases from their sidecars.
-
-    Args:
-        references: folder of the references, `labelsTr` or `labelsTs` of a raw task.
-        case_ids: identifiers of the cases.
-        folder: folder of `ID.json`; None looks for `casesTr` or `casesTs` beside the references.
-
-    Returns:
-        Nothing if no folder was given and there is none, so the cases are no videos.
-
-    Raises:
-        DataError: a sidecar is missing or does not describe a video.
-    """
-    beside = references.resolve().parent / SIDECAR_FOLDERS.get(references.resolve().name, "cases")
-    folder = folder or beside
-    if folder == beside and not beside.is_dir():
-        return {}
-    return {case: VideoFacts.load(folder / f"{case}.json") for case in case_ids}
 
 
 def _files(pairs: Sequence[tuple[Path, Path]], facts: Mapping[str, VideoFacts]) -> list[VideoFiles]:

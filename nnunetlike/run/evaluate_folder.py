@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.evaluation.evaluator import evaluate_folder
 from nnunetlike.evaluation.summary import Summary
+from nnunetlike.evaluation.video_folder import evaluate_video_folder, find_sidecars
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 COLUMNS = ("Dice", "Jaccard", "Precision", "Recall", "Hausdorff Distance 95")
@@ -31,6 +33,14 @@ def build_parser() -> CommandParser:
         "--advanced", action="store_true", help="also compute the Hausdorff Distance 95, in mm"
     )
     parser.add_argument(
+        "--video",
+        type=Path,
+        metavar="FOLDER",
+        help="the cases are videos whose facts (ID.json) lie here: score the labelled frames, and "
+        "write phases, distances, ejection fractions and pictures too. Found by itself where the "
+        "references are labelsTr or labelsTs of a raw task of videos",
+    )
+    parser.add_argument(
         "-num_processes",
         type=process_count,
         default=default_processes(),
@@ -41,12 +51,21 @@ def build_parser() -> CommandParser:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate, write summary.json and print a table."""
-    summary = evaluate_folder(
-        args.pred, args.ref, args.l, processes=args.num_processes, advanced=args.advanced
-    )
     target = args.pred / "summary.json"
-    summary.write(target)
-    print(table(summary))
+    sidecars = args.video or (find_sidecars(args.ref) if args.ref.is_dir() else None)
+    if sidecars is None:
+        summary = evaluate_folder(
+            args.pred, args.ref, args.l, processes=args.num_processes, advanced=args.advanced
+        )
+        summary.write(target)
+        more: list[str] = []
+    else:
+        videos = evaluate_video_folder(
+            args.pred, args.ref, args.l, sidecars, processes=args.num_processes
+        )
+        more = video_lines(videos.write(target))
+        summary = videos.summary
+    print("\n".join([table(summary), *more]))
     print(f"{len(summary.cases)} cases evaluated; all scores are in {target}")
 
 
@@ -62,6 +81,26 @@ def table(summary: Summary) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in cells
     )
+
+
+def video_lines(content: Mapping[str, Any]) -> list[str]:
+    """Return what a summary.json of videos says beside the table, as text."""
+    unit = content["surface"]["unit"]
+    rows = {**content["phases"], **content["views"]}
+    lines = [
+        f"{name}: Dice {_number(row['mean']['Dice'])}, HD95 {_number(row['mean']['HD95'])} {unit}, "
+        f"ASD {_number(row['mean']['ASD'])} {unit} (mean of the labels, {row['n_frames']} frames)"
+        for name, row in rows.items()
+        if row["n_frames"]
+    ]
+    clinical = content["clinical"]
+    if clinical["n"] or clinical["n_failed"]:
+        lines.append(
+            f"ejection fraction, {clinical['method']}: bias {clinical['bias']:+.2f} points, "
+            f"SD {clinical['sd']:.2f}, MAE {clinical['mae']:.2f}, r {clinical['r']:.3f} "
+            f"(n = {clinical['n']}, failed {clinical['n_failed']})"
+        )
+    return lines
 
 
 def _number(value: float) -> str:
