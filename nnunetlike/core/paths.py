@@ -16,6 +16,7 @@ VIDEO = "video2d"
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres", VIDEO)
 DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"
+DEFAULT_VIDEO_TRAINER = "GDKVMTrainer"
 DEFAULT_CASCADE_TRAINER = "nnUNetTrainerV2CascadeFullRes"
 CROPPED = "nnUNet_cropped_data"
 OFFICIAL = "official"

@@ -22,6 +22,7 @@ from nnunetlike.data.imageio import (
     split_ending,
 )
 from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.video import VideoFacts
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing.preprocessor import Preprocessor, read_and_crop
 
@@ -43,6 +44,8 @@ class InputCase:
 
     files: CaseFiles
     suffix: str
+    facts: VideoFacts | None = None
+    """Of a video, as its sidecar states them; `files.video` holds how it is read."""
 
     @property
     def case_id(self) -> str:

@@ -17,7 +17,7 @@ from nnunetlike.inference.strategies import STRATEGIES, Strategy
 from nnunetlike.networks import NETWORKS
 from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
 from nnunetlike.networks.v1_weights import load_v1_state_dict
-from nnunetlike.plans.plans import Plans
+from nnunetlike.plans.plans import Plans, VideoPlan
 
 logger = logging.getLogger(__name__)
 FINAL = "model_final_checkpoint"
@@ -44,6 +44,11 @@ class ModelBundle:
     def folds(self) -> tuple[str, ...]:
         """Names of the fold folders."""
         return tuple(path.parent.name for path in self.checkpoints)
+
+    @property
+    def video(self) -> VideoPlan | None:
+        """What the plans say of videos; None where the model predicts images."""
+        return self.plans.stages[self.stage].video
 
     def networks(self, device: torch.device) -> Iterator[nn.Module]:
         """Yield the network on `device` with the weights of each fold in turn."""

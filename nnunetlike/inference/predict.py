@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,57 +43,24 @@ from nnunetlike.inference.export import (
 )
 from nnunetlike.inference.fallback import predict_image
 from nnunetlike.inference.model_bundle import ModelBundle
+from nnunetlike.inference.settings import Mode, PredictionSettings
 from nnunetlike.inference.strategies import Request
+from nnunetlike.inference.videos import (
+    PredictedVideo,
+    as_videos,
+    require_video,
+    write_video_outputs,
+)
 from nnunetlike.plans.plans import Plans
 from nnunetlike.postprocessing.determine import load_postprocessing
 from nnunetlike.preprocessing.label_export import resampled_argmax
 
 logger = logging.getLogger(__name__)
-Mode = Literal["normal", "fast", "fastest"]
 SMALLEST_SHARE = 0.1
 """Compressed over plain bytes of probabilities that are nearly all 0 or 1."""
 
 PREPARE_FACTOR = 12
 """Memory that reading, cropping and resampling a case takes, per byte of its files unpacked."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionSettings:
-    """How a folder is predicted."""
-
-    device: torch.device
-    step_size: float = 0.5
-    mirror: bool = True
-    """Average over mirrored views."""
-
-    mode: Mode = "normal"
-    """normal resamples probabilities; fast and fastest the label map, by order 1 and order 0."""
-
-    save_npz: bool = False
-    overwrite: bool = False
-    """Predict cases again whose prediction exists."""
-
-    part: int = 0
-    parts: int = 1
-    """Predict every `parts`-th case, beginning with number `part`."""
-
-    preprocessing_processes: int = 6
-    export_processes: int = 2
-    """Worker processes, never more than cores; 0 works in this process."""
-
-    autocast: torch.dtype | None = None
-    accumulate_on_device: bool | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.part < self.parts:
-            raise UsageError(
-                f"part_id {self.part} must be at least 0 and below num_parts {self.parts}"
-            )
-        if self.save_npz and self.mode != "normal":
-            raise UsageError(
-                f"mode {self.mode} has no probabilities on the source grid to save; use --mode "
-                "normal with --save_npz"
-            )
 
 
 def predict_folder(
@@ -113,12 +80,13 @@ def predict_folder(
         bundle: the trained model; the folds' probabilities are averaged.
         images: `ID_0000.nii.gz` ..., see `cases.find_cases`.
         output: gets `ID.nii.gz`, `plans.pkl`, `prediction_time.txt` and, where the model has one,
-            `postprocessing.json`, which is applied.
+            `postprocessing.json`, which is applied; of videos also overlays and `clinical.csv`,
+            over all videos predicted by now.
         settings: see there.
         predictor: predicts the cases and writes their files; by default this process does.
 
     Raises:
-        UsageError: both folders are one.
+        UsageError: both folders are one, or what is asked for is for videos only.
         DataError: inputs are missing, or some cases failed; the others are written then.
         WorkerError: a case's worker process died twice; the others are written.
         ResourceError: the disk is full or has no room for probabilities, or a device's memory does
@@ -129,9 +97,13 @@ def predict_folder(
         raise UsageError(
             f"{output} holds the images; give predictions a folder of their own with -o"
         )
-    cases = find_cases(images, bundle.plans.modalities)[settings.part :: settings.parts]
+    require_video(bundle, settings)
+    every = find_cases(images, bundle.plans.modalities)
+    if bundle.video is not None:
+        every = as_videos(every, images, bundle.video.unit)
+    cases = every[settings.part :: settings.parts]
     output.mkdir(parents=True, exist_ok=True)
-    destinations = _destinations(bundle, cases, output, settings)
+    destinations = _destinations(bundle, every, output, settings)
     todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
@@ -139,6 +111,9 @@ def predict_folder(
         require_room_for_probabilities(bundle.plans, len(todo), output)
     errors = (predictor or PredictHere(bundle, settings))(todo, destinations)
     _copy(bundle.folder / "plans.pkl", output)
+    if bundle.video is not None:
+        there = [PredictedVideo(case, destinations[case.case_id].path) for case in every]
+        write_video_outputs([v for v in there if v.label.is_file()], output, settings)
     save_json(time.time() - begin, output / "prediction_time.txt")
     if errors:
         raise summed_up(errors, len(todo))
@@ -226,7 +201,8 @@ def predict_case(
         patch_size=patch,
         device=settings.device,
         step_size=settings.step_size,
-        mirror_axes=tuple(range(len(patch))) if settings.mirror else (),
+        mirror_axes=tuple(range(len(patch))) if settings.mirror and bundle.video is None else (),
+        bidirectional=settings.bidirectional,
         autocast=settings.autocast,
         accumulate_on_device=settings.accumulate_on_device,
     )

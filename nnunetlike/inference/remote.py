@@ -13,7 +13,8 @@ from nnunetlike.core.parallel import Executor, named, outcomes_of
 from nnunetlike.inference.cases import InputCase
 from nnunetlike.inference.export import Destination
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
-from nnunetlike.inference.predict import PredictionSettings, predict_one
+from nnunetlike.inference.predict import predict_one
+from nnunetlike.inference.settings import PredictionSettings
 
 _one_at_a_time = threading.Lock()
 """Held while a case is predicted: threads of a worker share the network, whose weights change from

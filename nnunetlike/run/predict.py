@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import torch
 from nnunetlike.core import paths
 from nnunetlike.core.dask_cluster import dask_cluster
 from nnunetlike.core.errors import UsageError
+from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
-from nnunetlike.inference.predict import PredictionSettings, predict_folder
+from nnunetlike.inference.predict import predict_folder
 from nnunetlike.inference.remote import ModelSource, PredictElsewhere
+from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.dask_option import add_dask_option
 from nnunetlike.training.runtime import choose_device
@@ -36,7 +40,8 @@ def build_parser() -> CommandParser:
         help="name of the trainer instead of -tr when -m is 3d_cascade_fullres")  # fmt: skip
     add("-l", "--lowres_segmentations", type=Path, help="predictions of 3d_lowres; only with "
         "-m 3d_cascade_fullres")  # fmt: skip
-    add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres or 3d_fullres")
+    add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres, 3d_fullres, or video2d, whose "
+        f"trainer is {paths.DEFAULT_VIDEO_TRAINER} if -tr is left out")  # fmt: skip
     add("-p", "--plans_identifier", default=paths.DEFAULT_PLANS, help="name of the plans")
     add("-f", "--folds", nargs="+", default=None, help="folds whose probabilities are averaged, "
         "numbers or 'all'; None takes every fold_* that was trained")  # fmt: skip
@@ -59,6 +64,11 @@ def build_parser() -> CommandParser:
         "CPU does so unless --bf16 is given")  # fmt: skip
     add("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has "
         "it, but numbers differ slightly")  # fmt: skip
+    add("--bidirectional", action="store_true", help="videos: go through the frames backwards too, "
+        "and average; needs the end of the video before its beginning is done")  # fmt: skip
+    add("--overlay", nargs="?", const="gif", choices=("gif", "mp4"), help="videos: also write "
+        "ID.gif or ID.mp4 to watch, gif if nothing follows; mp4 needs "
+        "pip install \"nnunetlike[video]\"")  # fmt: skip
     add_dask_option(parser, "--num_threads_preprocessing and --num_threads_nifti_save")
     add("--device", help="cpu, cuda, cuda:1, ...; None takes a GPU if there is one")
     return parser
@@ -72,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _predict(args: argparse.Namespace) -> None:
     folds = _folds(args.folds)
     settings = _settings(args, args.dask is not None)
+    settings = replace(settings, label_names=_label_names(args))
     bundle = load_bundle(_model_folder(args), folds, args.checkpoint)
     _announce(bundle, None if args.dask else settings)
     images, output = args.input_folder, args.output_folder
@@ -108,6 +119,8 @@ def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSe
         export_processes=args.num_threads_nifti_save,
         autocast=_autocast(device, args),
         accumulate_on_device={"None": None, "False": False, "True": True}[args.all_in_gpu],
+        bidirectional=args.bidirectional,
+        overlay=args.overlay,
     )
 
 
@@ -120,9 +133,26 @@ def _model_folder(args: argparse.Namespace) -> Path:
     if args.lowres_segmentations is not None:
         raise UsageError(f"-l belongs to -m 3d_cascade_fullres; leave it out for {args.model}")
     if args.model not in paths.CONFIGURATIONS:
-        raise UsageError(f"-m {args.model!r} is unknown; use 2d, 3d_lowres or 3d_fullres")
+        raise UsageError(f"-m {args.model!r} is unknown; use 2d, 3d_lowres, 3d_fullres or video2d")
     task = paths.task_name(args.task_name)
-    return paths.model_folder(args.model, task, args.trainer_class_name, args.plans_identifier)
+    trainers = [args.trainer_class_name]
+    if args.model == paths.VIDEO and trainers == [paths.DEFAULT_TRAINER]:
+        trainers.append(paths.DEFAULT_VIDEO_TRAINER)
+    folders = [paths.model_folder(args.model, task, t, args.plans_identifier) for t in trainers]
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
+def _label_names(args: argparse.Namespace) -> Mapping[int, str] | None:
+    """Return the names of a task of videos' labels, if its dataset.json is on this machine."""
+    if args.model != paths.VIDEO:
+        return None
+    for home in (paths.preprocessed, paths.raw_data):
+        with suppress(UsageError):  # the variable is not set
+            path = home() / paths.task_name(args.task_name) / "dataset.json"
+            if path.is_file():
+                labels = DatasetSpec.load(path).labels
+                return {value: labels.names[value] for value in labels.foreground}
+    return None
 
 
 def _folds(texts: Sequence[str] | None) -> list[int | str] | None:

@@ -18,7 +18,8 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import save_json
 from nnunetlike.inference.export import ExportSettings
 from nnunetlike.inference.model_bundle import load_bundle
-from nnunetlike.inference.predict import PredictionSettings, predict_case
+from nnunetlike.inference.predict import predict_case
+from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.networks.model_files import load_model_file
 from nnunetlike.run.predict import main
 

@@ -32,7 +32,8 @@ from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation import evaluator
 from nnunetlike.inference import cases, export, predict
 from nnunetlike.inference.model_bundle import ModelBundle
-from nnunetlike.inference.predict import PredictionSettings, predict_folder
+from nnunetlike.inference.predict import predict_folder
+from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.validate import PROGRESS, validate
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing import pipeline
