@@ -131,8 +131,8 @@ def validate(
         autocast=autocast,
     )
     work = _Work(
-        plans=plans, stage=stage, store=store, output=output, ending=ending_in(references), save_npz=save_npz,
-        request=request, strategy=strategy, processes=processes, team=team,
+        plans=plans, stage=stage, store=store, output=output, ending=ending_in(references),
+        save_npz=save_npz, request=request, strategy=strategy, processes=processes, team=team,
     )  # fmt: skip
     if team.rank == 0:
         _begin(work, case_ids, weights_hash(network), overwrite=overwrite)
