@@ -16,6 +16,7 @@ from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import format_of
 from nnunetlike.data.record import CaseRecord
+from nnunetlike.data.video import VideoFacts
 from nnunetlike.data.video_faults import strange_values, video_faults
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.preprocessing.class_locations import sample_class_locations
@@ -189,11 +190,10 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         label, _ = format_of(files.label).read_label(files.label)
         _require_one_grid(files, label, geometry)
     cropped = (crop_to_nonzero if files.video is None else crop_to_sector)(image, label)
-    along_depth = geometry.spacing[0] if files.video is None else SLICE_THICKNESS
     depth, height, width = cropped.label.shape
     return cropped, CaseRecord(
         original_size=geometry.shape,
-        original_spacing=(along_depth, *geometry.spacing[1:]),
+        original_spacing=_spacing(geometry, files.video),
         image_files=tuple(str(path) for path in files.images),
         label_file=None if files.label is None else str(files.label),
         itk_origin=geometry.origin,
@@ -204,6 +204,17 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
         size_after_cropping=(depth, height, width),
         video=files.video,
     )
+
+
+def _spacing(geometry: Geometry, video: VideoFacts | None) -> Spacing3:
+    """Return a case's spacing (mm), in which time is as slices that nothing joins.
+
+    It is 1 in the plane of a video whose spacing is not known, whatever its file says.
+    """
+    if video is None:
+        return geometry.spacing
+    depth, height, width = SLICE_THICKNESS, *geometry.spacing[1:]
+    return (depth, height, width) if video.spacing_known else (depth, 1.0, 1.0)
 
 
 def _require_one_grid(files: CaseFiles, label: LabelMap, geometry: Geometry) -> None:
