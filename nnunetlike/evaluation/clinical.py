@@ -97,16 +97,16 @@ def measure_cycle(
         return replace(known, failure=f"ED {ed} and ES {es} are not both among {len(label)} frames")
     if ed == es:
         return replace(known, failure=f"ED and ES are the same frame, {ed}")
+    if np.isnan(areas[[ed, es]]).any():
+        return replace(known, failure=f"ED {ed} or ES {es} has no label")
     try:
         diastole = _measured(label[ed], structures, spacing, f"ED, frame {ed}")
         systole = _measured(label[es], structures, spacing, f"ES, frame {es}")
     except NoVentricleError as error:
         return replace(known, failure=str(error))
-    cut = [(ed, diastole, "ED"), (es, systole, "ES")]
-    notes = [
-        f"cavity touches the border of frame {t} ({phase})" for t, v, phase in cut if v.at_border
-    ]
-    return replace(known, diastole=diastole, systole=systole, notes=tuple(notes))
+    measured = ((f"ED, frame {ed}", diastole), (f"ES, frame {es}", systole))
+    notes = tuple(f"cavity touches the border at {at}" for at, v in measured if v.at_border)
+    return replace(known, diastole=diastole, systole=systole, notes=notes)
 
 
 def area_curve(label: LabelMap, value: int, spacing: tuple[float, float]) -> FloatArray:

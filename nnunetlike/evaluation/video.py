@@ -140,7 +140,7 @@ def evaluate_videos(
         ignore=ignore,
         unit=unit or ("px" if unknown else "mm"),
         supervision=supervision,
-        ventricle=Structures.of({v: n for v, n in names.items() if v in labels}),
+        ventricle=Structures.of({v: n for v, n in names.items() if v != ignore}),
     )
     score = partial(score_video, measurement=measurement)
     found = process_map(
