@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.networks.gdkvm_blocks import group_norm
+from nnunetlike.networks.model_files import load_content
 
 _EXPANSION = 4
 _SHOWN = 6
-_STATISTICS = ("running_mean", "running_var")
 
 
 class FixedNorm(nn.Module):
@@ -174,9 +174,4 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"the weights file {path} does not exist. Nothing is downloaded: fetch it yourself, or "
             "train without pretrained weights"
         )
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} cannot be read as weights ({reason})") from None
-    return dict(weights)
+    return load_content(path)

@@ -247,17 +247,14 @@ def test_a_step_does_not_change_the_state_it_is_given() -> None:
 
 @pytest.mark.slow
 def test_a_long_stream_needs_no_more_memory_than_a_short_one() -> None:
-    def peak(frames: int) -> int:
-        with torch.device("meta"):
-            net = network(task=replace(TASK, classes=2))
-            rehearsal = rehearsals._Rehearsal(net)
-            with torch.no_grad(), rehearsal:
-                state = net.init_state(1, 32, 32)
-                for _ in range(frames):
-                    state = net.step(torch.empty(1, 1, 32, 32), state)[1]
-        return rehearsal.peak
-
-    assert peak(200) <= 1.2 * peak(20)
+    net = network(task=replace(TASK, classes=2))
+    rehearsal, peaks = rehearsals._Rehearsal(net), {}  # counts what is alive, not what is reserved
+    with torch.no_grad(), rehearsal:
+        state = net.init_state(1, 32, 32)
+        for t in range(1, 201):
+            state = net.step(torch.zeros(1, 1, 32, 32), state)[1]
+            peaks[t] = rehearsal.peak
+    assert 0 < peaks[200] <= 1.2 * peaks[20]
 
 
 @pytest.mark.parametrize("wrong", [(1, 2, 3, 32, 32), (1, 1, 3, 40, 32), (1, 1, 0, 32, 32), (1, 1)])
@@ -307,11 +304,12 @@ def test_gates_and_queries_do_not_decay() -> None:
     }
 
 
+@pytest.mark.slow
 def test_training_needs_more_memory_for_longer_clips_and_predicting_hardly() -> None:
     spec, task = GDKVMSpec(), replace(TASK, classes=2)
-    training = [training_bytes(spec, task, (frames, 32, 32), 2) for frames in (2, 4)]
-    predicting = [inference_bytes(spec, task, (frames, 32, 32)) for frames in (2, 4)]
-    assert training[1] > 1.4 * training[0]
+    training = [training_bytes(spec, task, (frames, 32, 32), 2) for frames in (1, 2)]
+    predicting = [inference_bytes(spec, task, (frames, 32, 32)) for frames in (1, 2)]
+    assert training[1] > 1.2 * training[0]
     assert predicting[1] < 1.1 * predicting[0]
 
 
