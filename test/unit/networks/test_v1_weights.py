@@ -160,6 +160,9 @@ def test_weights_of_another_network_are_refused() -> None:
         v1_kind({"stem.weight": torch.zeros(1)})
 
 
-def test_a_network_without_v1_names_is_refused() -> None:
-    with pytest.raises(DataError, match="Linear"):
-        state_dict_to_v1(nn.Linear(1, 1))
+def test_a_network_that_v1_does_not_have_keeps_its_names() -> None:
+    network = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    assert list(state_dict_to_v1(network)) == list(network.state_dict())
+    assert [id(p) for p in parameters_in_v1_order(network)] == [id(p) for p in network.parameters()]
+    with pytest.raises(DataError, match=r"1\.running_mean is missing"):
+        load_v1_state_dict(network, {"0.weight": torch.zeros(1, 2), "0.bias": torch.zeros(1)})
