@@ -61,7 +61,7 @@ class Task:
         return evaluate_videos(self.pairs, self.facts, [0, 1, 2], **given)
 
     def content(self, **options: Any) -> dict[str, Any]:
-        return self.evaluate(**options).write(self.folder / "pred" / "summary.json")
+        return self.evaluate(**options).to_json()
 
 
 @pytest.fixture

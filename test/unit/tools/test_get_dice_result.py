@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nnunetlike.core.serialization import save_json
 from nnunetlike.evaluation.summary import CaseScores, Summary
 
 ONE, SEVERAL = "nnUNetPlusPlusTrainerV2", "nnUNetPlusPlusTrainerV2_hypDDP"
@@ -86,6 +87,58 @@ def test_any_trainer_can_be_named_instead_of_a_mode(
     words = ["-path", str(tmp_path), "-trainer", "Mine", "-fold", "all"]
     assert tool.main(words) == 0
     assert capsys.readouterr().out == "Liver 1_Dice (val): 25.0000\n"
+
+
+def write_video_summary(home: Path, configuration: str = "video2d") -> None:
+    """Write a summary of videos as evaluation does."""
+    model = home / "RESULTS_FOLDER/nnUNet" / configuration / "Task027_Beat"
+    path = model / "GDKVMTrainer__nnUNetPlansv2.1" / "fold_0" / "validation_raw" / "summary.json"
+    content = Summary((CaseScores("", "", {"0": {"Dice": 1.0}, "1": {"Dice": 0.9}}),)).write(path)
+    dice = {"Dice": 0.95, "IoU": 0.9}
+    content["phases"] = {
+        "ED": {"1": dice, "mean": dice, "n_cases": 1, "n_frames": 1},
+        "ES": {"1": {**dice, "Dice": math.nan}, "mean": dice, "n_cases": 1, "n_frames": 1},
+    }
+    distances = {"HD95": 3.7241, "ASD": math.nan}
+    content["surface"] = {"unit": "mm", "1": distances, "mean": distances}
+    save_json(content, path)
+
+
+VIDEO_LINES = [
+    "Beat 1_Dice (val): 90.0000",
+    "Beat mean_Dice (val): 90.0000",
+    "Beat ED 1_Dice (val): 95.0000",
+    "Beat ED mean_Dice (val): 95.0000",
+    "Beat ES 1_Dice (val): n/a (in no label and no prediction)",
+    "Beat ES mean_Dice (val): 95.0000",
+    "Beat 1_HD95 (val): 3.7241 mm",
+    "Beat 1_ASD (val): n/a",
+    "Beat mean_HD95 (val): 3.7241 mm",
+    "Beat mean_ASD (val): n/a",
+]
+
+
+@pytest.mark.parametrize("more", [[], ["-configuration", "video2d"]])
+def test_a_summary_of_videos_tells_phases_and_distances_with_their_unit(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    write_video_summary(tmp_path)
+    words = ["-path", str(tmp_path), "-trainer", "GDKVMTrainer", "-task", "27", *more]
+    assert tool.main(words) == 0
+    assert capsys.readouterr().out.splitlines() == VIDEO_LINES
+
+
+def test_a_configuration_that_is_named_is_the_one_that_is_read(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video_summary(tmp_path)
+    words = ["-path", str(tmp_path), "-trainer=GDKVMTrainer", "-task=27", "-configuration"]
+    assert tool.main([*words, "3d_fullres"]) == 3
+    said = capsys.readouterr().err
+    assert "Validated below" in said and "video2d/Task027_Beat/GDKVMTrainer" in said
+    write_video_summary(tmp_path, "2d")
+    assert tool.main(words[:-1]) == 3  # two others: not guessed
+    assert "Choose with -task, -trainer, -configuration" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
