@@ -150,9 +150,9 @@ class VideoDeclaration:
         facts = VideoFacts.load(self.path(folder, case_id))
         if facts.labelled_frames and not facts.supervised(self.supervision).labelled_frames:
             raise DataError(
-                f"{case_id}: video.supervision is {self.supervision!r}, but neither ED ({facts.ed}) "
-                f"nor ES ({facts.es}) is among its labelled_frames. Correct the facts, or use "
-                "'sparse' in dataset.json"
+                f"{case_id}: video.supervision is {self.supervision!r}, but neither ED "
+                f"({facts.ed}) nor ES ({facts.es}) is among its labelled_frames. Correct the facts, "
+                "or use 'sparse' in dataset.json"
             )
         if self.group_regex is None:
             return facts

@@ -63,8 +63,7 @@ def _labelled(facts: VideoFacts, label: LabelMap, labels: LabelSet) -> Iterator[
     """Yield frames that are labelled in the facts and not in the map, or the other way round."""
     frames = range(len(label))
     said = {t for t in facts.labelled_frames if t in frames}
-    empty = label == labels.ignore if labels.ignore is not None else np.zeros(label.shape, bool)
-    ignored = empty.all(axis=(1, 2))
+    ignored = [labels.ignore is not None and bool((f == labels.ignore).all()) for f in label]
     hollow = [t for t in sorted(said) if ignored[t]]
     if hollow:
         yield (

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from nnunetlike.core.paths import VIDEO
 from nnunetlike.core.resources import total_memory
 from nnunetlike.core.typing import Spacing
+from nnunetlike.experiment_planning.planners.video_memory import video_training_bytes
 from nnunetlike.experiment_planning.summarize_videos import describe_videos, video_rows
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.memory import training_bytes
@@ -20,8 +22,7 @@ from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 
 NETWORK_NAMES = {"unet": "U-Net", "unet_plus_plus": "UNet++"}
-VIDEO_NETWORK_NAMES = {"gdkvm": "GDKVM"}
-_NAMES = {**NETWORK_NAMES, **VIDEO_NETWORK_NAMES}
+_NAMES = {**NETWORK_NAMES, "gdkvm": "GDKVM"}
 
 
 @dataclass(frozen=True)
@@ -100,23 +101,23 @@ def plans_table(plans: Plans) -> str:
 
 def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]:
     """Return bytes to train each network on a stage, in single and in mixed precision."""
-    video = stage.video
+    if stage.video is not None:
+        size, stride = stage.video.network_size, stage.video.memory_stride
+        pixels, frames = prod(stage.patch_size), stage.batch_size * stage.video.clip_length
+        return {"gdkvm": video_training_bytes(size, stride, pixels, plans.num_classes, frames)}
     task = NetworkTask(
         channels=plans.num_channels,
         classes=plans.num_classes,
         topology=stage.topology,
         base_features=plans.base_features,
         conv_per_stage=plans.conv_per_stage,
-        memory_stride=NetworkTask.memory_stride if video is None else video.memory_stride,
-        network_size=NetworkTask.network_size if video is None else video.network_size,
     )
     return {
         network: (
-            _training_bytes(network, task, stage.input_size, stage.batch_size, 4),
-            _training_bytes(network, task, stage.input_size, stage.batch_size, 2),
+            _training_bytes(network, task, stage.patch_size, stage.batch_size, 4),
+            _training_bytes(network, task, stage.patch_size, stage.batch_size, 2),
         )
-        for network in (NETWORK_NAMES if video is None else VIDEO_NETWORK_NAMES)
-        if network in NETWORKS.names()
+        for network in NETWORK_NAMES
     }
 
 

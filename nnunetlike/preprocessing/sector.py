@@ -45,7 +45,10 @@ def crop_to_sector(video: npt.NDArray[Any], label: LabelMap | None) -> Cropped:
             "the video is zero everywhere, so there is nothing to crop to. Take the case out of "
             "dataset.json, or export it anew"
         )
-    (top, bottom), (left, right) = (_limits(inside.any(axis=axis)) for axis in (1, 0))
+    rows, columns = np.nonzero(inside)
+    top, bottom, left, right = (
+        int(v) for v in (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+    )
     frames, window = video.shape[1], (slice(top, bottom), slice(left, right))
     shown = np.zeros(video.shape[1:], np.int16) if label is None else label.astype(np.int16)
     shown = np.ascontiguousarray(shown[(slice(None), *window)])
@@ -56,9 +59,3 @@ def crop_to_sector(video: npt.NDArray[Any], label: LabelMap | None) -> Cropped:
         ((0, frames), (top, bottom), (left, right)),
         present_labels(shown),
     )
-
-
-def _limits(line: BoolArray) -> tuple[int, int]:
-    """Return the half-open range from the first true value to the last."""
-    found = np.flatnonzero(line)
-    return int(found[0]), int(found[-1]) + 1

@@ -167,7 +167,7 @@ def _copy_spacing(path: Path, case_id: str, home: Path) -> None:
 
 
 def _copy_facts(examination: Examination, kept: Sequence[Treatment], folder: Path) -> None:
-    """Copy what is known of the videos that are kept, and of those in `casesTs` if they are told."""
+    """Copy the facts of the videos that are kept; those of test videos if there are any."""
     video = examination.spec.video
     if video is None:
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,12 +16,13 @@ from nnunetlike.data.geometry import SLICE_THICKNESS
 from nnunetlike.data.video import VideoFacts
 from nnunetlike.experiment_planning.planners import VIDEO_PLANNERS, common, fitted
 from nnunetlike.experiment_planning.planners.memory_rules import REFERENCE_GB
+from nnunetlike.experiment_planning.planners.video_memory import COSTS, clip_bytes
 from nnunetlike.plans.fingerprint import Fingerprint
-from nnunetlike.plans.plans import FrameSampling, NetworkSize, Plans, StagePlan, VideoPlan
+from nnunetlike.plans.plans import FrameSampling, Plans, StagePlan, VideoPlan
 from nnunetlike.plans.topology import Topology
 
 POOLS = 4
-DIVISOR = 2**POOLS
+DIVISOR: int = 2**POOLS
 """What the sides of a frame are multiples of."""
 
 MOST_PIXELS = 256**2
@@ -38,17 +38,6 @@ SHORTEST_CLIP, LONGEST_CLIP = 4, 16
 """Frames of a clip."""
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 16
-
-
-class Cost(NamedTuple):
-    """Memory to train a network, in bytes, float32."""
-
-    fixed: int
-    per_pixel: int
-    """Of each pixel of each frame of each clip."""
-
-
-COSTS: dict[NetworkSize, Cost] = {"base": Cost(700_000_000, 2400), "small": Cost(60_000_000, 1200)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +88,18 @@ class PlannerVideo2D:
         height, width = _median_frame(fingerprint, fine)
         coarsening, patch = fitting_frame(height, width)
         spacing = (SLICE_THICKNESS, fine * coarsening, fine * coarsening)
-        network_size: NetworkSize = "base" if min(patch) >= BASE_FROM else "small"
         lengths = [size[0] for size in fingerprint.sizes]
         wanted = min(wished_length(videos, lengths), max(lengths))
-        clip_length, batch_size = self._clips(wanted, patch, network_size)
+        video = VideoPlan(
+            clip_length=wanted,
+            memory_stride=8 if min(patch) < FINE_BELOW else 16,
+            network_size="base" if min(patch) >= BASE_FROM else "small",
+            frame_sampling=_sampling(videos),
+            supervision=fingerprint.supervision,
+            unit="mm" if all(video.spacing_known for video in videos) else "px",
+        )
+        classes = len(fingerprint.classes) + 1
+        clip_length, batch_size = self._clips(wanted, patch, video, classes)
         return StagePlan(
             spacing=spacing,
             original_spacing=(SLICE_THICKNESS, fine, fine),
@@ -116,33 +113,31 @@ class PlannerVideo2D:
             dummy_2d_augmentation=False,
             topology=Topology.of([[2, 2]] * POOLS, [[3, 3]] * (POOLS + 1)),
             num_pool_per_axis=(POOLS, POOLS),
-            video=VideoPlan(
-                clip_length=clip_length,
-                memory_stride=8 if min(patch) < FINE_BELOW else 16,
-                network_size=network_size,
-                frame_sampling=_sampling(videos),
-                supervision=fingerprint.supervision,
-                unit="mm" if all(video.spacing_known for video in videos) else "px",
-            ),
+            video=replace(video, clip_length=clip_length),
         )
 
     def _clips(
-        self, wanted: int, patch: tuple[int, int], network_size: NetworkSize
+        self, wanted: int, patch: tuple[int, int], video: VideoPlan, classes: int
     ) -> tuple[int, int]:
         """Return the length of clips and how many make a batch.
+
+        Memory is reckoned in single precision, so that mixed precision leaves room for what the
+        reckoning does not know, such as workspaces of convolutions.
 
         Raises:
             PlanError: two of the shortest clips do not fit.
         """
-        fixed, per_pixel = COSTS[network_size]
-        room = self.gigabytes * 1e9 - fixed
-        frames = math.floor(room / (per_pixel * math.prod(patch)))
+        size, stride = video.network_size, video.memory_stride
+        frame = clip_bytes(size, stride, math.prod(patch), classes)
+        room = self.gigabytes * 1e9 - COSTS[size, stride].fixed
+        frames = math.floor(room / frame)
         length = min(wanted, frames // SMALLEST_BATCH)
-        if length < min(wanted, SHORTEST_CLIP):
-            least = fixed + SMALLEST_BATCH * SHORTEST_CLIP * per_pixel * math.prod(patch)
+        shortest = min(wanted, SHORTEST_CLIP)
+        if length < shortest:
+            needed = COSTS[size, stride].fixed + SMALLEST_BATCH * shortest * frame
             raise PlanError(
-                f"two clips of {SHORTEST_CLIP} frames of {patch[0]} x {patch[1]} pixels do not fit "
-                f"into {self.gigabytes:g} GB; they need {least / 1e9:.1f} GB. Plan for a larger GPU"
+                f"two clips of {shortest} frames of {patch[0]} x {patch[1]} pixels do not fit into "
+                f"{self.gigabytes:g} GB; they need {needed / 1e9:.1f} GB. Plan for a larger GPU"
             )
         return length, min(LARGEST_BATCH, frames // length)
 
@@ -195,7 +190,7 @@ def wished_length(videos: tuple[VideoFacts, ...], lengths: list[int]) -> int:
         lengths: frames of each case.
     """
     systoles = [abs(v.es - v.ed) + 1 for v in videos if v.ed is not None and v.es is not None]
-    median = round(float(np.median(systoles or lengths)))
+    median: int = round(float(np.median(systoles or lengths)))
     return min(max(median, SHORTEST_CLIP), LONGEST_CLIP)
 
 
