@@ -130,7 +130,7 @@ def _caption(video: LabelledVideo, t: int, width: int, values: list[int]) -> Pix
     font = ImageFont.load_default()
     phases = {"ED": video.facts.ed, "ES": video.facts.es}
     marks = " ".join(phase for phase, frame in phases.items() if frame == t)
-    text = f"frame {t} of 0-{len(video.label) - 1}  {marks}".rstrip()
+    text = f"frame {t}/{len(video.label) - 1}  {marks}".rstrip()
     draw.text((4, 2), text, "white", font)
     left = 4.0
     for value in values:

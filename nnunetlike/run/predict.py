@@ -19,6 +19,7 @@ from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
 from nnunetlike.inference.predict import predict_folder
 from nnunetlike.inference.remote import ModelSource, PredictElsewhere
 from nnunetlike.inference.settings import PredictionSettings
+from nnunetlike.inference.videos import CLINICAL
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.dask_option import add_dask_option
 from nnunetlike.training.runtime import choose_device
@@ -52,13 +53,15 @@ def build_parser() -> CommandParser:
         "at most one per core; each holds one case in memory; 0 prepares in between")  # fmt: skip
     add("--num_threads_nifti_save", type=int, default=2, help="processes that write predictions; "
         "0 writes between predictions")  # fmt: skip
-    add("--disable_tta", action="store_true", help="do not average over mirrored views")
+    add("--disable_tta", action="store_true", help="do not average over mirrored views; videos "
+        "never are")  # fmt: skip
     add("--overwrite_existing", action="store_true", help="predict finished cases again")
     add("--mode", choices=("normal", "fast", "fastest"), default="normal", help="fast and fastest "
         "resample the label map instead of the probabilities")  # fmt: skip
     add("--all_in_gpu", choices=("None", "False", "True"), default="None", help="sum windows in "
         "GPU memory, in main memory, or where there is room; no effect on CPU")  # fmt: skip
-    add("--step_size", type=float, default=0.5, help="distance of windows, share of the patch")
+    add("--step_size", type=float, default=0.5, help="distance of windows, share of the patch; "
+        "frames of videos are seen whole")  # fmt: skip
     add("-chk", "--checkpoint", default=FINAL, help="checkpoint name, without .model")
     add("--disable_mixed_precision", action="store_true", help="compute in float32 on the GPU; a "
         "CPU does so unless --bf16 is given")  # fmt: skip
@@ -96,6 +99,8 @@ def _predict(args: argparse.Namespace) -> None:
                 bundle, images.absolute(), output.absolute(), settings, predictor
             )
     print(f"{len(written)} predictions are in {args.output_folder}")
+    if bundle.video is not None and (output / CLINICAL).is_file():
+        print(f"volumes, ejection fraction and strain per patient: {output / CLINICAL}")
 
 
 def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSettings:

@@ -27,34 +27,35 @@ from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.gdkvm import GDKVMSpec
 from nnunetlike.networks.model_files import describe_network, save_model_file
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
+from nnunetlike.run.convert_camus_task import main as convert
+from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
 from nnunetlike.run.predict import main
 
 TASK = "Task950_Ventricles"
 NEW = "patient0006_4CH"
 
 
-def save_model(home: Path, trainer: str = "GDKVMTrainer", folds: int = 1) -> Path:
-    """Save untrained networks for the planned task; returns the model's folder."""
-    plans = load_plans(home / "preprocessed" / TASK / "nnUNetPlansv2.1_plans_video2D.pkl")
+def save_model(home: Path, task: str = TASK, folds: int = 1) -> None:
+    """Save untrained networks for a planned task."""
+    plans = load_plans(home / "preprocessed" / task / "nnUNetPlansv2.1_plans_video2D.pkl")
     stage = plans.stage("video2d")
     assert stage.video is not None
-    task = NetworkTask(
+    wanted = NetworkTask(
         channels=1, classes=plans.num_classes, topology=stage.topology, base_features=4,
         memory_stride=stage.video.memory_stride, network_size="small",
     )  # fmt: skip
-    folder = home / "results" / "nnUNet" / "video2d" / TASK / f"{trainer}__nnUNetPlansv2.1"
+    folder = home / "results" / "nnUNet" / "video2d" / task / "GDKVMTrainer__nnUNetPlansv2.1"
     for fold in range(folds):
         torch.manual_seed(fold)
         path = folder / f"fold_{fold}" / "model_final_checkpoint.model"
         path.parent.mkdir(parents=True)
         info = {
             "plans": plans_to_v1(plans),
-            "network": describe_network(GDKVMSpec(), task),
+            "network": describe_network(GDKVMSpec(), wanted),
             "init": [None] * 5 + [0],
         }
-        content = {"state_dict": GDKVMSpec().build(task).state_dict(), "epoch": 1}
+        content = {"state_dict": GDKVMSpec().build(wanted).state_dict(), "epoch": 1}
         save_model_file(path, content, info)
-    return folder
 
 
 @pytest.fixture
@@ -291,10 +292,43 @@ def test_parts_write_the_numbers_of_all_videos_predicted_so_far(
 
 
 @pytest.mark.slow
+def test_a_dask_cluster_writes_the_same(
+    home: Path, start_dask: Callable[..., tuple[str, subprocess.Popen[str]]]
+) -> None:
+    address, _ = start_dask(1)
+    for out, words in (("here", ()), ("there", ("--dask", address))):
+        assert predict(home, "--overlay", "--bidirectional", *words, out=out) == 0
+    for name in (f"{NEW}.nii.gz", f"{NEW}.gif", "clinical.csv"):
+        assert (home / "there" / name).read_bytes() == (home / "here" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_real_pictures_of_diastole_and_systole_come_back_on_their_grid(
+    home: Path, shared: Path
+) -> None:
+    number = ["-output_task_id", "951", "-name", "CAMUS", "-p", "0"]
+    assert convert(["-i", str(shared / "data" / "CAMUS_4CH"), *number]) == 0
+    assert plan_and_preprocess(["-t", "951", "-tl", "0", "-tf", "0"]) == 0
+    save_model(home, task="Task951_CAMUS")
+    images = home / "raw/nnUNet_raw_data/Task951_CAMUS/imagesTr"
+    for path in sorted(images.iterdir())[2:]:
+        path.unlink()
+    assert predict(home, "-t", "951", "--overlay", images=images) == 0
+    for path in images.iterdir():
+        source = nibabel.load(path)
+        found = nibabel.load(home / "out" / path.name.replace("_0000", ""))
+        assert found.shape == source.shape and found.shape[2] == 2
+        np.testing.assert_array_equal(found.affine, source.affine)
+    with (home / "out" / "clinical.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+@pytest.mark.slow
 def test_the_command_in_processes_of_its_own_writes_the_same(home: Path) -> None:
     assert predict(home, "--overlay", out="here") == 0
     images = home / "raw" / "nnUNet_raw_data" / TASK / "imagesTs"
     words = ["-i", images, "-o", home / "there", "-t", TASK, "-m", "video2d", "--overlay"]
+    words += ["--num_threads_preprocessing", 1, "--num_threads_nifti_save", 1]
     done = subprocess.run(
         [sys.executable, "-m", "nnunetlike.run.predict", *map(str, words), "--device=cpu"],
         capture_output=True, text=True, timeout=300,
