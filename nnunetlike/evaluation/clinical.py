@@ -26,6 +26,9 @@ from nnunetlike.evaluation.ventricle import (
 
 Method = Literal["single_plane_discs_20", "biplane_discs_20", "area_length"]
 Step = Literal["per_phase", "camus_compat"]
+BIPLANE_VIEWS = ("2CH", "4CH")
+"""Views that the biplane method takes together."""
+
 CUBIC_MM_PER_ML = 1000.0
 SMOOTHED_FRAMES = 3
 """Frames that a point of the area curve is the mean of before its extremes are looked for."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nnunetlike.core.typing import JSON
 from nnunetlike.evaluation.agreement import agreement
 from nnunetlike.evaluation.clinical import (
+    BIPLANE_VIEWS,
     Cycle,
     Volumes,
     area_length,
@@ -17,8 +18,6 @@ from nnunetlike.evaluation.clinical import (
 )
 from nnunetlike.evaluation.summary import mean_of_defined
 from nnunetlike.evaluation.video_case import VideoScores
-
-BIPLANE_VIEWS = ("2CH", "4CH")
 
 
 @dataclass(frozen=True, kw_only=True)

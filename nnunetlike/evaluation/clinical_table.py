@@ -23,6 +23,7 @@ from nnunetlike.core.serialization import atomic_path
 from nnunetlike.data.imageio import format_of
 from nnunetlike.data.video import VideoFacts
 from nnunetlike.evaluation.clinical import (
+    BIPLANE_VIEWS,
     Cycle,
     Step,
     Volumes,
@@ -36,7 +37,6 @@ from nnunetlike.evaluation.evaluator import MEMORY_FACTOR
 from nnunetlike.evaluation.summary import mean_of_defined
 from nnunetlike.evaluation.ventricle import Structures
 
-BIPLANE_VIEWS = ("2CH", "4CH")
 COLUMNS = (
     "patient", "method", "edv_ml", "esv_ml", "ef", "ef_area_length", "gls", "ed", "es", "phases",
     "fps", "status", "failure",
@@ -133,10 +133,10 @@ def _groups(videos: Sequence[MeasuredVideo]) -> list[list[MeasuredVideo]]:
 
 def _row(group: Sequence[MeasuredVideo], step: Step) -> dict[str, Any]:
     used, volumes = _volumes(group, step)
-    failed = [video for video in group if video.cycle.failure]
     notes = [f"{_where(v)}{text}" for v in group for text in _complaints(v.cycle)]
-    if volumes is None and len(failed) < len(group):
-        notes.append("the views cannot be combined")
+    if len({video.cycle.unit for video in group}) > 1:
+        units = " and ".join(f"{video.view} in {video.cycle.unit}" for video in group)
+        notes.append(f"{units} cannot be combined")
     first = used[0]
     row = {
         "patient": first.facts.patient,

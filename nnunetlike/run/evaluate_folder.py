@@ -95,16 +95,16 @@ def video_lines(content: Mapping[str, Any]) -> list[str]:
     ]
     clinical = content["clinical"]
     if clinical["n"] or clinical["n_failed"]:
+        bias, spread, error = (_number(clinical[key], 2) for key in ("bias", "sd", "mae"))
         lines.append(
-            f"ejection fraction, {clinical['method']}: bias {clinical['bias']:+.2f} points, "
-            f"SD {clinical['sd']:.2f}, MAE {clinical['mae']:.2f}, r {clinical['r']:.3f} "
-            f"(n = {clinical['n']}, failed {clinical['n_failed']})"
+            f"ejection fraction, {clinical['method']}: bias {bias} points, SD {spread}, MAE {error}, "
+            f"r {_number(clinical['r'], 3)} (n = {clinical['n']}, failed {clinical['n_failed']})"
         )
     return lines
 
 
-def _number(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.4f}"
+def _number(value: float, digits: int = 4) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

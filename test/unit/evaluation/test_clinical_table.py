@@ -97,6 +97,30 @@ def test_a_patient_who_cannot_be_measured_has_a_row_that_says_why(tmp_path: Path
     assert math.isnan(row.ef) and math.isnan(row.edv_ml)
 
 
+def test_without_any_cavity_there_are_no_phases_to_tell(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.nii.gz", 0, 0)
+    row = table(tmp_path, {"c": (path, facts("c", "4CH", ed=None))}).iloc[0]
+    assert row.failure == "4CH: no cavity in any frame"
+    assert math.isnan(row.ed) and math.isnan(row.ed_4ch) and row.case_4ch == "c"
+
+
+def test_no_videos_give_a_table_with_a_head_only(tmp_path: Path) -> None:
+    assert table(tmp_path, {}).empty
+
+
+def test_views_in_different_units_cannot_be_combined_and_that_is_said(tmp_path: Path) -> None:
+    found = table(
+        tmp_path,
+        {
+            "a_4CH": (write(tmp_path / "4.nii.gz", 14, 11), facts("a", "4CH")),
+            "a_2CH": (write(tmp_path / "2.nii.gz", 12, 9), facts("a", "2CH", spacing_known=False)),
+        },
+    )
+    row = found.iloc[0]
+    assert (row.method, row.status) == ("single_plane_discs_20", "partial")
+    assert row.failure == "2CH in px and 4CH in mm cannot be combined"
+
+
 def test_without_spacing_there_are_fractions_and_no_volumes(tmp_path: Path) -> None:
     path = write(tmp_path / "d.nii.gz", 12, 9)
     row = table(tmp_path, {"d": (path, facts("d", spacing_known=False))}).iloc[0]
