@@ -95,10 +95,10 @@ def video_lines(content: Mapping[str, Any]) -> list[str]:
     ]
     clinical = content["clinical"]
     if clinical["n"] or clinical["n_failed"]:
-        bias, spread, error = (_number(clinical[key], 2) for key in ("bias", "sd", "mae"))
+        bias, sd, mae, r = (_number(clinical[key], 3) for key in ("bias", "sd", "mae", "r"))
         lines.append(
-            f"ejection fraction, {clinical['method']}: bias {bias} points, SD {spread}, MAE {error}, "
-            f"r {_number(clinical['r'], 3)} (n = {clinical['n']}, failed {clinical['n_failed']})"
+            f"ejection fraction, {clinical['method']}: bias {bias} points, SD {sd}, MAE {mae}, "
+            f"r {r} (n = {clinical['n']}, failed {clinical['n_failed']})"
         )
     return lines
 

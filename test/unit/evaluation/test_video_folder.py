@@ -92,7 +92,7 @@ def test_the_command_scores_videos_and_prints_phases(
     said = capsys.readouterr().out
     assert "ED: Dice 1.0000, HD95 0.0000 mm, ASD 0.0000 mm (mean of the labels, 2 frames)" in said
     assert "4CH: Dice 1.0000" in said
-    assert "ejection fraction, single_plane_discs_20: bias 0.00 points, SD 0.00" in said
+    assert "ejection fraction, single_plane_discs_20: bias 0.000 points, SD 0.000" in said
     assert "2 cases evaluated" in said
     written = {path.name for path in predicted.iterdir()}
     assert {"summary.json", "bland_altman.png", "area_curves.png"} < written
