@@ -151,7 +151,7 @@ class VideoDeclaration:
         if facts.labelled_frames and not facts.supervised(self.supervision).labelled_frames:
             raise DataError(
                 f"{case_id}: video.supervision is {self.supervision!r}, but neither ED "
-                f"({facts.ed}) nor ES ({facts.es}) is among its labelled_frames. Correct the facts, "
+                f"({facts.ed}) nor ES ({facts.es}) is among its labelled_frames. Correct them, "
                 "or use 'sparse' in dataset.json"
             )
         if self.group_regex is None:
@@ -163,12 +163,13 @@ class VideoDeclaration:
                 f"video.group_regex {self.group_regex!r} is no regular expression: {error}. "
                 "Correct it in dataset.json"
             ) from None
-        if match is None:
+        patient = match and match[1 if match.re.groups else 0]
+        if not patient:
             raise DataError(
                 f"{case_id}: video.group_regex {self.group_regex!r} finds no patient in it. "
                 "Correct it in dataset.json, or remove it to take the sidecar's 'patient'"
             )
-        return replace(facts, patient=match[1 if match.re.groups else 0])
+        return replace(facts, patient=patient)
 
 
 def uniform_frame_indices(first: int, last: int, count: int, frames: int) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnunetlike.core.errors import DataError, UsageError
-from nnunetlike.data.splits import SEED, Split, make_splits
+from nnunetlike.data.splits import SEED, Split, make_splits, split_for
 from nnunetlike.data.video import VideoFacts
 
 TERTILES = (1 / 3, 2 / 3)
@@ -73,6 +73,26 @@ def _strata(facts: Mapping[str, VideoFacts]) -> dict[str, tuple[int, str]] | Non
     if fractions.keys() != patients and qualities.keys() != patients:
         return None
     return {name: (tertile[name], quality[name]) for name in patients}
+
+
+def video_split_for(
+    fold: int | str, splits: Sequence[Split], facts: Mapping[str, VideoFacts]
+) -> Split:
+    """Return the split of a numbered fold, as `split_for`; one beyond the last draws patients.
+
+    Args:
+        fold: number.
+        splits: those that were made.
+        facts: of all training cases.
+    """
+    if int(fold) < len(splits):
+        return splits[int(fold)]
+    drawn = split_for(fold, splits, {video.patient for video in facts.values()})
+    training = set(drawn.train)
+    return Split(
+        train=tuple(case for case in sorted(facts) if facts[case].patient in training),
+        val=tuple(case for case in sorted(facts) if facts[case].patient not in training),
+    )
 
 
 def official_split(facts: Mapping[str, VideoFacts]) -> Split:

@@ -23,6 +23,7 @@ from nnunetlike.data.video_splits import (
     make_video_splits,
     official_split,
     require_whole_patients,
+    video_split_for,
 )
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.model_files import describe_network
@@ -275,7 +276,9 @@ def _split(
             f"fold {fold} is beyond the {len(splits)} splits of {path}; training on a random 80 % "
             f"of the cases (seed 12345 + {fold}), validating on the rest"
         )
-    split = split_for(fold, splits, case_ids)
+    if not videos:
+        return split_for(fold, splits, case_ids), tuple(notes)
+    split = video_split_for(fold, splits, videos)
     require_whole_patients((split.train, split.val), videos, f"fold {fold} of {path}")
     return split, tuple(notes)
 

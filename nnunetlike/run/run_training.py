@@ -65,7 +65,11 @@ def add_positionals(parser: CommandParser) -> None:
     parser.add_argument("network", choices=CONFIGURATIONS, help="configuration")
     parser.add_argument("network_trainer", help="name of the trainer, such as nnUNetTrainerV2")
     parser.add_argument("task", help="name (Task004_Hippocampus) or number of the task")
-    parser.add_argument("fold", help="0, 1, ... 4, or 'all' to train on every case")
+    parser.add_argument(
+        "fold",
+        help="0, 1, ... 4, 'all' to train on every case, or "
+        "'official' for the own lists of a data set of videos",
+    )
 
 
 def add_v1_options(parser: CommandParser) -> None:

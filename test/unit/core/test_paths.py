@@ -48,6 +48,7 @@ def test_nonsense_is_neither_name_nor_number(home: Path) -> None:
 def test_folds() -> None:
     assert paths.parse_fold("3") == 3 and paths.parse_fold("all") == "all"
     assert paths.fold_name(3) == "fold_3" and paths.fold_name("all") == "all"
+    assert paths.fold_name(paths.parse_fold("official")) == "fold_official"
     with pytest.raises(UsageError, match="'first'"):
         paths.parse_fold("first")
 

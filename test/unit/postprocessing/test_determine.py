@@ -146,6 +146,8 @@ def test_pooling_again_replaces_what_was_there(tmp_path: Path) -> None:
 def test_fold_all_is_taken_only_where_no_other_is(tmp_path: Path) -> None:
     fold(tmp_path, "all", ["a"])
     assert consolidate(tmp_path, tmp_path / "gt_niftis", processes=1).folds == ("all",)
+    fold(tmp_path, "official", ["a"])
+    assert consolidate(tmp_path, tmp_path / "gt_niftis", processes=1).folds == ("fold_official",)
     fold(tmp_path, 0, ["b"])
     assert consolidate(tmp_path, tmp_path / "gt_niftis", processes=1).folds == ("fold_0",)
 
