@@ -265,3 +265,41 @@ def test_an_expression_without_group_is_wrong_usage(
 ) -> None:
     assert convert("-i", published, "--group_by", "patient") == 2
     assert "--group_by 'patient' is no regular expression with a group" in error_of(capsys)
+
+
+def test_grey_and_coloured_videos_together_are_an_error(
+    home: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (published / "img" / NAMES[2]).iterdir():
+        save(np.zeros((*SIZE, 3), np.uint8), path)
+    assert convert("-i", published) == 3
+    assert error_of(capsys) == (
+        "3 videos are grey (patient0001_2CH, for example) and 1 in colour (patient0002_2CH). Save all of them in one form"
+    )
+    assert not task(home).exists()
+
+
+def test_lists_that_leave_nothing_to_train_with_are_an_error(
+    home: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (published / "split.json").write_text(json.dumps({"test_data": NAMES}))
+    assert convert("-i", published) == 3
+    assert error_of(capsys).startswith("no video is left to train with: 4 for test, 0 excluded")
+
+
+def test_a_task_is_not_replaced_by_its_own_conversion(
+    home: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside = task(home) / "source"
+    inside.parent.mkdir(parents=True)
+    published.rename(inside)
+    assert convert("-i", inside) == 2
+    assert f"{inside} would be replaced by its own conversion" in error_of(capsys)
+    assert (inside / "img").is_dir()
+
+
+def test_worker_processes_write_the_same(home: Path, published: Path) -> None:
+    assert convert("-i", published) == 0
+    here = {p.name: p.read_bytes() for p in task(home).rglob("*.*") if p.is_file()}
+    assert main(["-i", str(published), "-output_task_id", "29", "-p", "2"]) == 0
+    assert {p.name: p.read_bytes() for p in task(home).rglob("*.*") if p.is_file()} == here
