@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nnunetlike.data.imageio import format_of
 from nnunetlike.evaluation.ventricle import (
     NoVentricleError,
     Structures,
@@ -173,3 +175,18 @@ def test_any_blob_has_finite_measures(seed: int) -> None:
 )  # fmt: skip
 def test_names_tell_the_structures(names: dict[int, str], found: Structures | None) -> None:
     assert Structures.of(names) == found
+
+
+def test_of_real_cavities_the_flattest_end_is_where_the_myocardium_ends(shared: Path) -> None:
+    """CAMUS: what the binary rule finds without muscle and atrium, against what they tell."""
+    files = sorted((shared / "data" / "CAMUS_4CH").rglob("*_gt.nii.gz"))[:6]
+    assert files
+    for path in files:
+        label, geometry = format_of(path).read_label(path)
+        spacing = (geometry.spacing[1], geometry.spacing[2])
+        told = measure_ventricle(label[0], ALL, spacing)
+        guessed = measure_ventricle(label[0], BINARY, spacing)
+        assert (told.base, guessed.base) == ("myocardium", "chord")
+        assert guessed.length == pytest.approx(told.length, rel=0.01)
+        assert disc_volume(guessed) == pytest.approx(disc_volume(told), rel=0.01)
+        assert 40 < told.length < 100  # mm
