@@ -109,20 +109,19 @@ def _mean(values: FloatArray) -> float:
     return math.fsum(values) / len(values) if len(values) else math.nan
 
 
-def _correlation(
-    predicted: FloatArray,
-    reference: FloatArray,
-) -> float:
-    if len(predicted) < 2 or not np.ptp(predicted) or not np.ptp(reference):
-        return math.nan
-    return float(np.corrcoef(predicted, reference)[0, 1])
+def _correlation(predicted: FloatArray, reference: FloatArray) -> float:
+    spread = math.sqrt(_spread(predicted)) * math.sqrt(_spread(reference))
+    ours, theirs = (values - _mean(values) for values in (predicted, reference))
+    return max(-1.0, min(1.0, math.fsum(ours * theirs) / spread)) if spread else math.nan
 
 
-def _explained(
-    difference: FloatArray,
-    reference: FloatArray,
-) -> float:
-    if len(reference) < 2 or not np.ptp(reference):
-        return math.nan
-    spread = math.fsum((reference - _mean(reference)) ** 2)
-    return 1 - math.fsum(difference**2) / spread
+def _explained(difference: FloatArray, reference: FloatArray) -> float:
+    spread = _spread(reference)
+    return 1 - math.fsum(difference**2) / spread if spread else math.nan
+
+
+def _spread(values: FloatArray) -> float:
+    """Return the sum of squared distances from the mean, exactly 0 for equal values."""
+    if len(set(values.tolist())) < 2:
+        return 0.0
+    return math.fsum((values - _mean(values)) ** 2)

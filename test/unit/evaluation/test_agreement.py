@@ -32,7 +32,15 @@ def test_too_few_pairs_give_nan_and_no_warning() -> None:
     none, one = agreement([]), agreement([(50.0, 40.0)])
     assert none.n == 0 and all(map(math.isnan, (none.bias, none.mae, none.rmse, none.r, none.sd)))
     assert (one.n, one.bias) == (1, 10) and math.isnan(one.sd) and math.isnan(one.r)
-    assert math.isnan(agreement([(1.0, 5.0), (2.0, 5.0)]).r)
+    constant = agreement([(1.0, 0.1), (2.0, 0.1), (3.0, 0.1)])
+    assert math.isnan(constant.r) and math.isnan(constant.r2)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 20))
+def test_the_correlation_is_pearsons(seed: int, n: int) -> None:
+    pairs = np.random.default_rng(seed).normal(50, 10, (n, 2))
+    found = agreement([(float(p), float(q)) for p, q in pairs])
+    assert found.r == pytest.approx(np.corrcoef(pairs.T)[0, 1], abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(-99, 99), st.floats(-99, 99)), min_size=2, max_size=12))
