@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -52,10 +52,17 @@ def stage_names(plans: Plans) -> dict[int, str]:
     return {number: "3d_fullres" if number == last else "3d_lowres" for number in plans.stages}
 
 
-def describe_fingerprint(fingerprint: Fingerprint) -> str:
-    """Return what was found in a data set: cases, channels, labels, sizes, spacings."""
+def describe_fingerprint(
+    fingerprint: Fingerprint, labels_of: Mapping[str, Collection[float]] | None = None
+) -> str:
+    """Return what was found in a data set: cases, channels, labels, sizes, spacings.
+
+    Args:
+        fingerprint: of the data set.
+        labels_of: values of each case's label map, if that of videos is to be told.
+    """
     if fingerprint.videos is not None:
-        return describe_videos(fingerprint)
+        return describe_videos(fingerprint, labels_of)
     sizes, spacings = np.vstack(fingerprint.sizes), np.vstack(fingerprint.spacings)
     channels = ", ".join(f"{i} {name}" for i, name in fingerprint.modalities.items())
     kept = float(np.median(list(fingerprint.size_reductions.values())))

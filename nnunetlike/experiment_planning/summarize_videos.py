@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,8 +13,15 @@ from nnunetlike.plans.plans import StagePlan
 UNKNOWN = "unknown"
 
 
-def describe_videos(fingerprint: Fingerprint) -> str:
-    """Return what was found in a data set of videos."""
+def describe_videos(
+    fingerprint: Fingerprint, labels_of: Mapping[str, Collection[float]] | None = None
+) -> str:
+    """Return what was found in a data set of videos.
+
+    Args:
+        fingerprint: of videos.
+        labels_of: values of each case's label map; None tells only which classes are declared.
+    """
     videos = fingerprint.videos or ()
     sizes = np.vstack(fingerprint.sizes)
     patients = len({video.patient for video in videos})
@@ -27,7 +34,7 @@ def describe_videos(fingerprint: Fingerprint) -> str:
         "videos": f"{len(videos)} of {patients} patient{'s' * (patients != 1)}",
         "views": ", ".join(f"{view} {n}" for view, n in sorted(views.items())),
         "channels": channels,
-        "labels": f"{', '.join(map(str, fingerprint.classes))}, and 0 for background",
+        "labels": f"{_classes(fingerprint.classes, labels_of)}, and 0 for background",
         "frames": spread(sizes[:, 0]),
         "frames per s": spread(v.fps for v in videos if v.fps is not None),
         "labelled": f"{spread(labelled)} frames; supervision {fingerprint.supervision}",
@@ -72,6 +79,13 @@ def spread(values: Iterable[float]) -> str:
     if low == high:
         return f"{low:.4g}"
     return f"{low:.4g} to {high:.4g}, median {median:.4g}"
+
+
+def _classes(classes: Sequence[int], labels_of: Mapping[str, Collection[float]] | None) -> str:
+    if labels_of is None:
+        return ", ".join(map(str, classes))
+    counts = {label: sum(label in found for found in labels_of.values()) for label in classes}
+    return ", ".join(f"{label} in {n} of {len(labels_of)}" for label, n in counts.items())
 
 
 def _spacing(fingerprint: Fingerprint) -> str:

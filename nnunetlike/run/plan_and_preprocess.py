@@ -270,7 +270,9 @@ def _plan_and_preprocess(
     _check_room_to_crop(task)
     print(f"{task.name}: cropping and measuring")
     fingerprint = extract_fingerprint(task.raw, task.cropped, processes=workers.full)
-    print(f"{task.name}: found\n{describe_fingerprint(fingerprint)}")
+    cropped = CaseStore(task.cropped)
+    labels_of = {case: cropped.record(case).classes for case in fingerprint.video_of}
+    print(f"{task.name}: found\n{describe_fingerprint(fingerprint, labels_of or None)}")
     save_pickle_with_twin(
         fingerprint_to_v1(fingerprint), task.preprocessed / "dataset_properties.pkl"
     )

@@ -219,6 +219,13 @@ def test_videos_are_described() -> None:
         assert line in text
 
 
+def test_classes_are_counted_where_the_labels_are_known() -> None:
+    text = describe_fingerprint(
+        videos((8, 64, 64), (8, 64, 64), classes=(1, 2)), {"a": (-1, 0, 1), "b": (0, 1, 3)}
+    )
+    assert "labels          1 in 2 of 2, 2 in 0 of 2, and 0 for background" in text
+
+
 def test_the_plan_is_told() -> None:
     plans = VIDEO_PLANNERS.get(NAME).plan(videos((20, 112, 112)))
     text = plans_table(plans)
