@@ -274,7 +274,8 @@ def test_grey_and_coloured_videos_together_are_an_error(
         save(np.zeros((*SIZE, 3), np.uint8), path)
     assert convert("-i", published) == 3
     assert error_of(capsys) == (
-        "3 videos are grey (patient0001_2CH, for example) and 1 in colour (patient0002_2CH). Save all of them in one form"
+        "3 videos are grey (patient0001_2CH, for example) and 1 in colour (patient0002_2CH). "
+        "Save all of them in one form"
     )
     assert not task(home).exists()
 
