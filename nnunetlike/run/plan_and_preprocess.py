@@ -12,7 +12,7 @@ from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import Workers, default_processes
-from nnunetlike.core.paths import VIDEO, cropped_data, preprocessed, raw_data, task_name
+from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
 from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import save_pickle_with_twin
 from nnunetlike.data.dataset import DatasetSpec
@@ -21,12 +21,8 @@ from nnunetlike.data.doctor.report import report_text
 from nnunetlike.data.store import CaseStore
 from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
-from nnunetlike.experiment_planning.planners import PLANNERS, VIDEO_PLANNERS, Planner
-from nnunetlike.experiment_planning.planners.common import is_flat
-from nnunetlike.experiment_planning.planners.pretrained import (
-    PRETRAINED_PLANNER,
-    PretrainedPlanner,
-)
+from nnunetlike.experiment_planning.planners import Planner
+from nnunetlike.experiment_planning.planners.pretrained import PRETRAINED_PLANNER
 from nnunetlike.experiment_planning.summarize import (
     describe_fingerprint,
     describe_memory,
@@ -39,9 +35,14 @@ from nnunetlike.plans.v1 import fingerprint_to_v1, save_plans
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 from nnunetlike.run.dask_option import add_dask_option, executor_at
+from nnunetlike.run.planner_choice import (
+    VIDEO_PLANNER,
+    PlannersByKind,
+    asked_planners,
+    planners_for,
+    require_kind_of_planner,
+)
 from nnunetlike.run.task_splits import FOLDS, write_splits
-
-VIDEO_PLANNER = "ExperimentPlanner_Video2D"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +153,10 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     """Plan and preprocess all tasks named on the command line."""
     if args.folds < 2:
         raise UsageError(f"--folds is {args.folds}; a cross-validation has two folds or more")
-    planners = {"3D": _planner_3d(args), "2D": _planner_2d(args), "video2D": _planner_video(args)}
-    if args.gpu_mem is not None:
-        planners = {axes: _within(args.gpu_mem, planner) for axes, planner in planners.items()}
+    planners = asked_planners(args)
     tasks = [_task(text) for text in args.task_ids]
-    _require_kind_of_planner(tasks, args.planner_video)
+    for task in tasks:
+        require_kind_of_planner(task.name, args.planner_video, videos=task.has_videos)
     with executor_at(args.dask) as cluster:
         workers = _Crew(low=cluster or args.tl, full=cluster or args.tf)
         if args.verify_dataset_integrity:
@@ -179,66 +179,6 @@ def _verify(tasks: Sequence[_Task], *, processes: Workers) -> None:
     refuse(examinations)
 
 
-def _planner_3d(args: argparse.Namespace) -> Planner | None:
-    """Return the 3D planner the user asks for.
-
-    Raises:
-        UsageError: it does not exist, or options that belong together are not given together.
-    """
-    together = (
-        args.planner3d == PRETRAINED_PLANNER,
-        args.overwrite_plans is not None,
-        args.overwrite_plans_identifier is not None,
-    )
-    if any(together) and not all(together):
-        raise UsageError(
-            f"to take plans over, give all three: -pl3d {PRETRAINED_PLANNER} -overwrite_plans FILE "
-            "-overwrite_plans_identifier NAME"
-        )
-    if all(together):
-        return PretrainedPlanner(args.overwrite_plans, args.overwrite_plans_identifier)
-    return None if args.planner3d == "None" else PLANNERS.get(args.planner3d)
-
-
-def _planner_2d(args: argparse.Namespace) -> Planner | None:
-    if args.overwrite_plans is not None:
-        if args.planner2d != "None":
-            print("Plans can be taken over in 3D only; nothing is planned in 2D.")
-        return None
-    return None if args.planner2d == "None" else PLANNERS.get(args.planner2d)
-
-
-def _planner_video(args: argparse.Namespace) -> Planner | None:
-    if args.planner_video == "None":
-        return None
-    return VIDEO_PLANNERS.get(args.planner_video or VIDEO_PLANNER)
-
-
-def _require_kind_of_planner(tasks: Sequence[_Task], planner_video: str | None) -> None:
-    """Do nothing if `-plv` fits the tasks.
-
-    Raises:
-        UsageError: it is None for a task of videos, or given for one that has none.
-    """
-    for task in tasks:
-        if task.has_videos and planner_video == "None":
-            raise UsageError(
-                f"{task.name}: its dataset.json declares videos, so nothing else can be planned; "
-                "leave out -plv None"
-            )
-        if not task.has_videos and planner_video not in (None, "None"):
-            raise UsageError(
-                f"{task.name}: -plv {planner_video} plans videos, and its dataset.json declares "
-                "none ('video'); leave -plv out"
-            )
-
-
-def _within(gigabytes: float, planner: Planner | None) -> Planner | None:
-    if not gigabytes > 0:
-        raise UsageError(f"--gpu_mem {gigabytes:g}: give the size of the GPU in GB")
-    return None if planner is None else planner.within(gigabytes)
-
-
 def _task(text: str) -> _Task:
     name = task_name(text)
     raw = raw_data() / name
@@ -257,7 +197,7 @@ def _task(text: str) -> _Task:
 
 
 def _run_task(
-    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace, workers: _Crew
+    task: _Task, planners: PlannersByKind, args: argparse.Namespace, workers: _Crew
 ) -> None:
     task.preprocessed.mkdir(parents=True, exist_ok=True)
     with using(task.preprocessed):
@@ -265,7 +205,7 @@ def _run_task(
 
 
 def _plan_and_preprocess(
-    task: _Task, planners: dict[str, Planner | None], args: argparse.Namespace, workers: _Crew
+    task: _Task, planners: PlannersByKind, args: argparse.Namespace, workers: _Crew
 ) -> None:
     _check_room_to_crop(task)
     print(f"{task.name}: cropping and measuring")
@@ -288,35 +228,13 @@ def _plan_and_preprocess(
     )
     planned = [
         _write_plans(task, planner, dimension, fingerprint)
-        for dimension, planner in _for_its_kind(task, planners, fingerprint).items()
+        for dimension, planner in planners_for(task.name, planners, fingerprint).items()
         if planner is not None
     ]
     _check_disk(task, planned, preprocess=not args.no_pp)
     if not args.no_pp:
         for plans in planned:
             _preprocess(task, plans, fingerprint, workers)
-
-
-def _for_its_kind(
-    task: _Task, planners: dict[str, Planner | None], fingerprint: Fingerprint
-) -> dict[str, Planner | None]:
-    """Return the planners that fit the cases: that of videos, or 2D only where these are 2D.
-
-    Raises:
-        UsageError: only 3D is asked for, but the images are 2D.
-    """
-    if task.has_videos:
-        print(f"{task.name}: its cases are videos, so it is planned for {VIDEO} only")
-        return {"video2D": planners["video2D"]}
-    planners = {dimension: planners[dimension] for dimension in ("3D", "2D")}
-    if planners["3D"] is None or not is_flat(fingerprint):
-        return planners
-    if planners["2D"] is None:
-        raise UsageError(
-            f"{task.name}: its images are 2D, so only 2d can be planned; leave out -pl2d None"
-        )
-    print(f"{task.name}: its images are 2D, so it is planned for 2d only")
-    return {**planners, "3D": None}
 
 
 def _copy_labels(task: _Task) -> None:
