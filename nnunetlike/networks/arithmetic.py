@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetlike.networks import NetworkSpec, NetworkTask
-from nnunetlike.networks.rehearsal import empty_image, on_meta, step
+from nnunetlike.networks.rehearsal import empty_image, of_clip, on_meta, step
 
 
 def training_operations(
@@ -24,8 +24,12 @@ def training_operations(
         task: channels, classes and topology.
         patch_size: axes of the patch, in voxels, multiples of the topology's divisor.
     """
-    network = on_meta(network_spec, task)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        step(network, empty_image(task, patch_size, batch_size=1))
-    return int(counter.get_total_flops())
+
+    def measure(size: Sequence[int]) -> int:
+        network = on_meta(network_spec, task)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            step(network, empty_image(task, size, batch_size=1))
+        return int(counter.get_total_flops())
+
+    return of_clip(network_spec, patch_size, measure)

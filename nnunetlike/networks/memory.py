@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nnunetlike.networks import NetworkSpec, NetworkTask
-from nnunetlike.networks.rehearsal import empty_image, on_meta, step
+from nnunetlike.networks.rehearsal import empty_image, of_clip, on_meta, step
 
 _FLOAT32 = 4
 _LOSS_COPIES = 3
@@ -44,14 +44,18 @@ def training_bytes(
         batch_size: patches per step on the device.
         bytes_per_value: size of an activation: 4, or 2 under autocast.
     """
-    network = on_meta(network_spec, task)
-    rehearsal = _Rehearsal(network)
-    with rehearsal:
-        in_logits = step(network, empty_image(task, patch_size, batch_size))
-    parameters = _parameters(network)
-    half = _FLOAT32 - bytes_per_value
-    mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
-    return 2 * _FLOAT32 * parameters + rehearsal.peak * bytes_per_value + mixed
+
+    def measure(size: Sequence[int]) -> int:
+        network = on_meta(network_spec, task)
+        rehearsal = _Rehearsal(network)
+        with rehearsal:
+            in_logits = step(network, empty_image(task, size, batch_size))
+        parameters = _parameters(network)
+        half = _FLOAT32 - bytes_per_value
+        mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
+        return 2 * _FLOAT32 * parameters + rehearsal.peak * bytes_per_value + mixed
+
+    return of_clip(network_spec, patch_size, measure)
 
 
 def inference_bytes(
@@ -66,12 +70,16 @@ def inference_bytes(
 
     Arguments and what is not counted are those of `training_bytes`.
     """
-    network: Any = on_meta(network_spec, task)  # any module with the attribute of the contract
-    network.deep_supervision = False
-    rehearsal = _Rehearsal(network)
-    with torch.no_grad(), rehearsal:
-        network(empty_image(task, patch_size, batch_size))
-    return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
+
+    def measure(size: Sequence[int]) -> int:
+        network: Any = on_meta(network_spec, task)  # any module with the attribute of the contract
+        network.deep_supervision = False
+        rehearsal = _Rehearsal(network)
+        with torch.no_grad(), rehearsal:
+            network(empty_image(task, size, batch_size))
+        return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
+
+    return of_clip(network_spec, patch_size, measure)
 
 
 def _parameters(network: nn.Module) -> int:

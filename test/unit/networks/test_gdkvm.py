@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from nnunetlike.core.errors import DataError, PlanError, ShapeError
-from nnunetlike.networks import NetworkTask
-from nnunetlike.networks import memory as rehearsals
+from nnunetlike.networks import NetworkTask, rehearsal
+from nnunetlike.networks import memory as memory_of_steps
+from nnunetlike.networks.arithmetic import training_operations
 from nnunetlike.networks.gdkvm import GDKVM, GDKVMSpec
 from nnunetlike.networks.gdkvm_state import VideoState
 from nnunetlike.networks.memory import inference_bytes, training_bytes
@@ -248,12 +249,12 @@ def test_a_step_does_not_change_the_state_it_is_given() -> None:
 @pytest.mark.slow
 def test_a_long_stream_needs_no_more_memory_than_a_short_one() -> None:
     net = network(task=replace(TASK, classes=2))
-    rehearsal, peaks = rehearsals._Rehearsal(net), {}  # counts what is alive, not what is reserved
-    with torch.no_grad(), rehearsal:
+    alive, peaks = memory_of_steps._Rehearsal(net), {}  # counts what lives, not what is reserved
+    with torch.no_grad(), alive:
         state = net.init_state(1, 32, 32)
         for t in range(1, 201):
             state = net.step(torch.zeros(1, 1, 32, 32), state)[1]
-            peaks[t] = rehearsal.peak
+            peaks[t] = alive.peak
     assert 0 < peaks[200] <= 1.2 * peaks[20]
 
 
@@ -305,6 +306,22 @@ def test_gates_and_queries_do_not_decay() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("memory", [True, False])
+def test_what_a_long_clip_takes_follows_from_short_ones(
+    memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, task = GDKVMSpec(memory=memory), replace(TASK, classes=2)
+    measures = [
+        lambda: training_bytes(spec, task, (5, 32, 32), 1, bytes_per_value=2),
+        lambda: inference_bytes(spec, task, (5, 32, 32)),
+        lambda: training_operations(spec, task, (5, 32, 32)),
+    ]
+    followed = [measure() for measure in measures]
+    monkeypatch.setattr(rehearsal, "_REHEARSED", (5, 5))
+    assert followed == pytest.approx([measure() for measure in measures], rel=0.01)
+
+
+@pytest.mark.slow
 def test_training_needs_more_memory_for_longer_clips_and_predicting_hardly() -> None:
     spec, task = GDKVMSpec(), replace(TASK, classes=2)
     training = [training_bytes(spec, task, (frames, 32, 32), 2) for frames in (1, 2)]
@@ -322,3 +339,15 @@ def test_a_network_is_built_without_the_network(monkeypatch: pytest.MonkeyPatch)
     with torch.device("meta"):
         GDKVMSpec(size="base").build(TASK)
     assert network()(video(1)).isfinite().all()
+
+
+def test_classes_are_told_apart_though_objects_share_their_weights() -> None:
+    """Without anything of their own all objects would have one and the same mask."""
+    torch.manual_seed(0)
+    spec, task = GDKVMSpec.tiny()
+    network = spec.build(task).eval()
+    network.deep_supervision = False
+    with torch.no_grad():
+        logits = network(torch.randn(1, task.channels, 2, 32, 32))
+    first, second = logits[:, 1], logits[:, 2]
+    assert (first - second).abs().max() > 1e-3
