@@ -29,7 +29,7 @@ from torch.nn import functional
 from nnunetlike.core.errors import PlanError, ShapeError
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.gated_delta_frames import FrameRule
-from nnunetlike.networks.gdkvm_blocks import FeatureFuser, GatedUpdate, per_object
+from nnunetlike.networks.gdkvm_blocks import FeatureFuser, GatedUpdate, Identity
 from nnunetlike.networks.gdkvm_decoder import MaskDecoder, SensoryHead, aggregate
 from nnunetlike.networks.gdkvm_encoder import ResNet, load_image_encoder
 from nnunetlike.networks.gdkvm_memory import (
@@ -103,27 +103,27 @@ class Recollection(nn.Module):
         return recalled
 
     def keep(
-        self, frame: Tensor, masks: Tensor, features: FrameFeatures, state: VideoState
+        self, frame: Tensor, masks: Tensor, pixels: Tensor, key: Tensor, state: VideoState
     ) -> VideoState:
         """Return the state after a frame.
 
         Args:
             frame: (B, C, H, W).
             masks: probabilities predicted for it, (B, O, H, W).
-            features: its features.
+            pixels: its pixel features as each object sees them, (B O, C, h, w).
+            key: its keys, (B, P, 1, C).
             state: the state before, with the sensory memory of the decoder.
         """
-        assert features.key is not None
         if not self.mask_feedback:
             masks = torch.zeros_like(masks)
         small = functional.avg_pool2d(masks, masks.shape[2] // state.masks.shape[2])
-        value = self.values(frame, masks, features.pixels)
+        value = self.values(frame, masks, pixels)
         seen = self.summarizer(value, small.flatten(0, 1)).unflatten(0, masks.shape[:2])
         sensory = state.sensory
         if self.sensory is not None:
             sensory = self.sensory(value, sensory.flatten(0, 1)).unflatten(0, masks.shape[:2])
         return VideoState(
-            memory=self.memory.write(state.memory, features.key, value),
+            memory=self.memory.write(state.memory, key, value),
             sensory=sensory,
             objects=OBJECT_DECAY * state.objects + (1 - OBJECT_DECAY) * seen,
             masks=small,
@@ -164,13 +164,14 @@ class GDKVM(nn.Module):
             fixed_norm=spec.pretrained is not None,
         )
         self.pixels = nn.Conv2d(sizes.image_features[2], sizes.embed, 1)
+        self.identity = Identity(self.objects, sizes.embed)
         self.recollection = (
             Recollection(task.channels, sizes, spec, pool=pool) if spec.memory else None
         )
         self.fuser = FeatureFuser(sizes.embed, sizes.embed, sizes.embed, sizes.fuser_depth)
         self.transformer = QueryTransformer(sizes)
         sensory = spec.memory and spec.sensory
-        self.decoder = MaskDecoder(sizes, sensory=sensory)
+        self.decoder = MaskDecoder(sizes, self.objects, sensory=sensory)
         self.sensory_head = SensoryHead(sizes) if sensory else None
         self._begin()
         self._tell_optimizers(pretrained=spec.pretrained is not None)
@@ -314,7 +315,7 @@ class GDKVM(nn.Module):
         self, frame: Tensor, features: FrameFeatures, state: VideoState
     ) -> tuple[list[Tensor], VideoState]:
         """Return the logits of all heads (B, K, ...), and the state after the frame."""
-        pixels = per_object(features.pixels, self.objects)
+        pixels = self.identity(features.pixels)
         if self.recollection is None or features.key is None:
             recalled = torch.zeros_like(pixels)
         else:
@@ -332,9 +333,10 @@ class GDKVM(nn.Module):
             if self.sensory_head is not None:
                 coarse = [self.sensory_head(sensory, features.pixels), *coarse]
             heads += [aggregate(self._by_object(x)) for x in coarse]
-        if self.recollection is not None:
+        if self.recollection is not None and features.key is not None:
             state = replace(state, sensory=self._by_object(sensory))
-            state = self.recollection.keep(frame, by_class.softmax(1)[:, 1:], features, state)
+            masks = by_class.softmax(1)[:, 1:]
+            state = self.recollection.keep(frame, masks, pixels, features.key, state)
         return heads, state
 
     def _by_object(self, x: Tensor) -> Tensor:

@@ -118,6 +118,33 @@ def waves(octaves: int, height: int, width: int, device: torch.device) -> Tensor
     return torch.cat([grid_y, grid_x])
 
 
+class Identity(nn.Module):
+    """Features as each object sees them: its own factor and offset per feature.
+
+    Objects share all other weights, so without this nothing but the masks of earlier frames, of
+    which there are none at first, would tell the ventricle's cavity from its wall. One object sees
+    the features as they are.
+
+    Source: ours; a factor and an offset per feature are Perez et al., "FiLM", arXiv:1709.07871.
+    """
+
+    SPREAD = 0.5
+
+    def __init__(self, objects: int, features: int) -> None:
+        super().__init__()
+        self.objects = objects
+        shape = (objects, features, 1, 1)
+        self.change = nn.Parameter(self.SPREAD * torch.randn(2, *shape)) if objects > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B O, C, h, w) for (B, C, h, w)."""
+        if self.change is None:
+            return x
+        factor, offset = self.change.to(x.dtype)
+        own: Tensor = (x[:, None] * (1 + factor) + offset).flatten(0, 1)
+        return own
+
+
 def per_object(x: Tensor, objects: int) -> Tensor:
     """Return (B, ...) once per object, (B objects, ...)."""
     return x[:, None].expand(-1, objects, *x.shape[1:]).flatten(0, 1)

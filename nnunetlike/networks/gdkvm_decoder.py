@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nnunetlike.networks.gated_delta import full_precision
-from nnunetlike.networks.gdkvm_blocks import GatedUpdate, group_norm, per_object
+from nnunetlike.networks.gdkvm_blocks import GatedUpdate, Identity, group_norm, per_object
 from nnunetlike.networks.gdkvm_sizes import Sizes
 
 _LEAST_PROBABILITY = 1e-7
@@ -64,10 +64,12 @@ class UpBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """One logit per object and pixel of the finest level, and the sensory memory after it."""
 
-    def __init__(self, sizes: Sizes, *, sensory: bool) -> None:
+    def __init__(self, sizes: Sizes, objects: int, *, sensory: bool) -> None:
         super().__init__()
         fine, middle, _ = sizes.image_features
         high, higher = sizes.decoder
+        self.own_middle = Identity(objects, sizes.embed)
+        self.own_fine = Identity(objects, high)
         self.skip_middle = nn.Conv2d(middle, sizes.embed, 1)
         self.skip_fine = nn.Conv2d(fine, high, 1)
         self.up_middle = UpBlock(sizes.embed, high)
@@ -90,9 +92,8 @@ class MaskDecoder(nn.Module):
             middle: from `skips`, (B, C, 2 h, 2 w).
             sensory: (B O, C'', h, w), if there is one.
         """
-        objects = pixels.shape[0] // fine.shape[0]
-        at_middle = self.up_middle(pixels, per_object(middle, objects))
-        at_fine = self.up_fine(at_middle, per_object(fine, objects))
+        at_middle = self.up_middle(pixels, self.own_middle(middle))
+        at_fine = self.up_fine(at_middle, self.own_fine(fine))
         logits = self.logit(functional.relu(at_fine))
         if self.sensory is not None and sensory is not None:
             sensory = self.sensory(pixels, at_middle, torch.cat([at_fine, logits], 1), sensory)

@@ -351,3 +351,21 @@ def test_classes_are_told_apart_though_objects_share_their_weights() -> None:
         logits = network(torch.randn(1, task.channels, 2, 32, 32))
     first, second = logits[:, 1], logits[:, 2]
     assert (first - second).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{}, {"memory": False}])
+def test_objects_differ_from_the_first_frame_on(settings: dict[str, Any]) -> None:
+    net = network(settings, replace(TASK, classes=4))
+    net.deep_supervision = True
+    with torch.no_grad():
+        heads = net(video(frames=1))
+    for head in heads:
+        first, second, third = head[0, 1:]
+        assert not torch.allclose(first, second)
+        assert not torch.allclose(second, third)
+
+
+def test_each_object_remembers_what_it_sees_itself() -> None:
+    net = network({"mask_feedback": False, "sensory": False}, replace(TASK, classes=3))
+    memory = streamed(net, video(frames=1))[1].memory
+    assert not torch.allclose(memory[:, 0], memory[:, 1])
