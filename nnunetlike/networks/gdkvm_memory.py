@@ -96,12 +96,11 @@ class MaskEncoder(nn.Module):
         Args:
             image: the frame, (B, C, H, W).
             masks: probabilities of its objects, (B, O, H, W).
-            pixels: its pixel features, (B, C, h, w).
+            pixels: its pixel features as each object sees them, (B O, C, h, w).
         """
-        objects = masks.shape[1]
         own_and_others = with_others(masks).to(image.dtype)
-        seen = torch.cat([per_object(image, objects), own_and_others], 1)
-        value: Tensor = self.fuser(per_object(pixels, objects), self.trunk(seen)[-1])
+        seen = torch.cat([per_object(image, masks.shape[1]), own_and_others], 1)
+        value: Tensor = self.fuser(pixels, self.trunk(seen)[-1])
         return value
 
 
