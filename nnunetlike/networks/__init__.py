@@ -46,8 +46,8 @@ class NetworkSpec(Protocol):
     `classes` and `input_divisor`; `forward(image (B, C, *patch))` gives a list of logits, the full
     resolution first, when `deep_supervision` is true, else the first alone (B, K, *patch).
 
-    With the strategy `frame_stream` the patch is a clip (T, H, W), `input_divisor` is of (H, W), and
-    the module also has `init_state(batch, height, width, device=..., dtype=...)`, which gives a
+    With the strategy `frame_stream` the patch is a clip (T, H, W), `input_divisor` is of H and W,
+    and the module also has `init_state(batch, height, width, device=..., dtype=...)`, which gives a
     state, and `step(frame (B, C, H, W), state)`, which gives logits (B, K, H, W) and the next
     state. A spec whose `build` reads weights has `build_empty(task)`, which does not.
     """
