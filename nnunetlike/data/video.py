@@ -5,6 +5,7 @@ A video is an image whose axis D is time. Frames are counted from 0.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -58,7 +59,19 @@ class VideoFacts:
     """`train`, `val` or `test` in the data set's own lists."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labelled_frames", tuple(int(t) for t in self.labelled_frames))
+        frames = sorted({_frame(t) for t in self.labelled_frames})
+        values = {
+            "patient": _name(self.patient),
+            "labelled_frames": tuple(frames),
+            "ed": None if self.ed is None else _frame(self.ed),
+            "es": None if self.es is None else _frame(self.es),
+            "fps": _finite(self.fps),
+            "ef": _finite(self.ef),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if not isinstance(self.spacing_known, bool):
+            raise TypeError(f"spacing_known is {self.spacing_known!r}, not true or false")
 
     def to_plain(self) -> dict[str, Any]:
         """Return the content of the file."""
@@ -92,6 +105,25 @@ class VideoFacts:
             return self
         kept = tuple(t for t in self.labelled_frames if t in (self.ed, self.es))
         return replace(self, labelled_frames=kept)
+
+
+def _frame(value: Any) -> int:
+    """Return the number of a frame, if it is one."""
+    if isinstance(value, (bool, str)) or int(value) != value:
+        raise ValueError(f"{value!r} is no number of a frame")
+    return int(value)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value):
+        raise ValueError(f"patient {value!r} is no name")
+    return str(value)
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number, or None for one that says nothing."""
+    number = None if value is None else float(value)
+    return number if number is not None and math.isfinite(number) else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,13 @@ def test_a_case_knows_its_facts_and_the_patient_that_its_name_tells(
     assert case.video.labelled_frames == (0, 3) and case.labels is not None
 
 
+def test_facts_are_brought_into_order(task: Callable[..., DatasetSpec], tmp_path: Path) -> None:
+    told = {"patient": 7, "labelled_frames": [3, 0, 3.0], "ef": float("nan"), "fps": 50}
+    facts = task(told, video={}).training_case(tmp_path, "p1_2CH").video
+    assert facts is not None and facts.patient == "7" and facts.labelled_frames == (0, 3)
+    assert facts.ef is None and facts.fps == 50.0
+
+
 def test_without_an_expression_the_facts_name_the_patient(
     task: Callable[..., DatasetSpec], tmp_path: Path
 ) -> None:
@@ -97,6 +104,13 @@ def test_without_an_expression_the_facts_name_the_patient(
     [
         (None, {}, "p1_2CH.json"),
         ({"patient": "p1"}, {}, "labelled_frames"),
+        ([1, 2], {}, "does not describe a video"),
+        (FACTS | {"patient": ""}, {}, "patient '' is no name"),
+        (FACTS | {"ed": "3"}, {}, "'3' is no number of a frame"),
+        (FACTS | {"labelled_frames": [0, 1.5]}, {}, "1.5 is no number of a frame"),
+        (FACTS | {"labelled_frames": 3}, {}, "does not describe a video"),
+        (FACTS | {"spacing_known": "no"}, {}, "spacing_known is 'no'"),
+        (FACTS | {"fps": "fast"}, {}, "does not describe a video"),
         (FACTS, {"group_regex": "("}, "no regular expression"),
         (FACTS, {"group_regex": "^q"}, "p1_2CH: .* finds no patient"),
         (FACTS | {"ed": 1, "es": 2}, {"supervision": "edes"}, r"neither ED \(1\) nor ES \(2\)"),
