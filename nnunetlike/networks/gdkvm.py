@@ -29,16 +29,11 @@ from torch.nn import functional
 from nnunetlike.core.errors import PlanError, ShapeError
 from nnunetlike.networks import NETWORKS, NetworkTask
 from nnunetlike.networks.gated_delta_frames import FrameRule
-from nnunetlike.networks.gdkvm_blocks import FeatureFuser, GatedUpdate, Identity
+from nnunetlike.networks.gdkvm_blocks import FeatureFuser, Identity
 from nnunetlike.networks.gdkvm_decoder import MaskDecoder, SensoryHead, aggregate
 from nnunetlike.networks.gdkvm_encoder import ResNet, load_image_encoder
-from nnunetlike.networks.gdkvm_memory import (
-    KeyEncoder,
-    KeyValueMemory,
-    MaskEncoder,
-    with_others,
-)
-from nnunetlike.networks.gdkvm_objects import OBJECT_DECAY, ObjectSummarizer, QueryTransformer
+from nnunetlike.networks.gdkvm_objects import QueryTransformer
+from nnunetlike.networks.gdkvm_recollection import Recollection
 from nnunetlike.networks.gdkvm_sizes import SIZES, Sizes
 from nnunetlike.networks.gdkvm_state import VideoState
 from nnunetlike.networks.initialization import initialize
@@ -80,56 +75,6 @@ class FrameFeatures:
             yield FrameFeatures(pixels, fine, middle, key)
 
 
-class Recollection(nn.Module):
-    """The parts that carry something from frame to frame."""
-
-    def __init__(self, channels: int, sizes: Sizes, spec: GDKVMSpec, *, pool: bool) -> None:
-        super().__init__()
-        self.keys = KeyEncoder(sizes.image_features[2], sizes)
-        self.values = MaskEncoder(channels, sizes, pool=pool)
-        self.memory = KeyValueMemory(sizes, spec.rule)
-        self.summarizer = ObjectSummarizer(sizes)
-        hidden = sizes.sensory if spec.sensory else 0
-        self.recent = nn.Conv2d(hidden + 2, sizes.embed, 1)
-        self.sensory = GatedUpdate(sizes.embed, hidden) if spec.sensory else None
-        self.mask_feedback = spec.mask_feedback
-
-    def recall(self, state: VideoState, key: Tensor) -> Tensor:
-        """Return what is remembered at each token, (B O, C, h, w)."""
-        readout = self.memory.read(state.memory, key, *state.masks.shape[2:])
-        recent = torch.cat([state.sensory.flatten(0, 1), with_others(state.masks)], 1)
-        recent = self.recent(recent.to(self.recent.weight.dtype))
-        recalled: Tensor = recent + readout
-        return recalled
-
-    def keep(
-        self, frame: Tensor, masks: Tensor, pixels: Tensor, key: Tensor, state: VideoState
-    ) -> VideoState:
-        """Return the state after a frame.
-
-        Args:
-            frame: (B, C, H, W).
-            masks: probabilities predicted for it, (B, O, H, W).
-            pixels: its pixel features as each object sees them, (B O, C, h, w).
-            key: its keys, (B, P, 1, C).
-            state: the state before, with the sensory memory of the decoder.
-        """
-        if not self.mask_feedback:
-            masks = torch.zeros_like(masks)
-        small = functional.avg_pool2d(masks, masks.shape[2] // state.masks.shape[2])
-        value = self.values(frame, masks, pixels)
-        seen = self.summarizer(value, small.flatten(0, 1)).unflatten(0, masks.shape[:2])
-        sensory = state.sensory
-        if self.sensory is not None:
-            sensory = self.sensory(value, sensory.flatten(0, 1)).unflatten(0, masks.shape[:2])
-        return VideoState(
-            memory=self.memory.write(state.memory, key, value),
-            sensory=sensory,
-            objects=OBJECT_DECAY * state.objects + (1 - OBJECT_DECAY) * seen,
-            masks=small,
-        )
-
-
 class GDKVM(nn.Module):
     """The network; see the module's docstring.
 
@@ -166,7 +111,16 @@ class GDKVM(nn.Module):
         self.pixels = nn.Conv2d(sizes.image_features[2], sizes.embed, 1)
         self.identity = Identity(self.objects, sizes.embed)
         self.recollection = (
-            Recollection(task.channels, sizes, spec, pool=pool) if spec.memory else None
+            Recollection(
+                task.channels,
+                sizes,
+                rule=spec.rule,
+                sensory=spec.sensory,
+                mask_feedback=spec.mask_feedback,
+                pool=pool,
+            )
+            if spec.memory
+            else None
         )
         self.fuser = FeatureFuser(sizes.embed, sizes.embed, sizes.embed, sizes.fuser_depth)
         self.transformer = QueryTransformer(sizes)
