@@ -22,6 +22,10 @@ Supervision = Literal["edes", "all", "sparse"]
 every frame has a label, `sparse` that some have)."""
 
 
+_NEEDED = (
+    'The facts of a video are at least {"patient": "ID", "labelled_frames": [0, 17]}, frames '
+    "counted from 0"
+)
 TEST_SIDECAR = "casesTs/{case}.json"
 """Where the facts of videos in imagesTs lie, if they are told; nothing depends on them."""
 
@@ -90,14 +94,13 @@ class VideoFacts:
         Raises:
             DataError: it is missing, not JSON, or lacks `patient` or `labelled_frames`.
         """
+        if not path.is_file():
+            raise DataError(f"{path} does not exist. {_NEEDED}")
         content = load_json(path)
         try:
             return cls.from_plain(content)
         except (TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                f"{path} does not describe a video ({error}). It needs at least "
-                '{"patient": "ID", "labelled_frames": [0, 17]}, frames counted from 0'
-            ) from None
+            raise DataError(f"{path} does not describe a video ({error}). {_NEEDED}") from None
 
     def supervised(self, supervision: Supervision) -> VideoFacts:
         """Return the facts with those labelled frames only that are to train or to be measured."""

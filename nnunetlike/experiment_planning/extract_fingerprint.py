@@ -38,6 +38,9 @@ from nnunetlike.preprocessing.preprocessor import read_and_crop
 
 logger = logging.getLogger(__name__)
 
+FAULTS_SHOWN = 10
+"""Most videos whose facts are told to be wrong."""
+
 LABELS_FOLDER = "gt_segmentations"
 MEMORY_FACTOR = 10
 """Memory that cropping takes, per byte of a case's files unpacked (measured)."""
@@ -132,12 +135,15 @@ def training_files(dataset: DatasetSpec, raw: Path) -> list[CaseFiles]:
         str(path) for case in files for path in (*case.images, case.label) if not _is_file(path)
     ]
     if missing:
-        wrong.append(
+        wrong.insert(
+            0,
             f"{len(missing)} files that {raw / 'dataset.json'} speaks of do not exist: "
-            + ", ".join(missing)
+            + ", ".join(missing),
         )
     if wrong:
-        raise DataError("\n".join(wrong))
+        more = len(wrong) - FAULTS_SHOWN
+        shown = [*wrong[:FAULTS_SHOWN], *([f"and {more} more like these"] if more > 0 else [])]
+        raise DataError("\n".join(shown))
     return files
 
 

@@ -137,7 +137,7 @@ class PlannerVideo2D:
             needed = COSTS[size, stride].fixed + SMALLEST_BATCH * shortest * frame
             raise PlanError(
                 f"two clips of {shortest} frames of {patch[0]} x {patch[1]} pixels do not fit into "
-                f"{self.gigabytes:g} GB; they need {needed / 1e9:.1f} GB. Plan for a larger GPU"
+                f"{self.gigabytes:g} GB; they need {needed / 1e9:.2g} GB. Plan for a larger GPU"
             )
         return length, min(LARGEST_BATCH, frames // length)
 
