@@ -18,6 +18,7 @@ from nnunetlike.experiment_planning.planners.common import (
     pool_late,
     shrink,
 )
+from nnunetlike.experiment_planning.planners.planner_video import fitting_frame
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.v1 import load_plans, plans_to_v1, save_plans
 
@@ -86,3 +87,14 @@ def test_plans_survive_the_form_of_v1(
         save_plans(plans, path)
         assert load_plans(path) == plans
         assert load_pickle(path) == plans_to_v1(plans)
+
+
+@given(st.integers(8, 1500), st.integers(8, 1500))
+def test_a_frame_is_never_cut_nor_coarser_than_it_must_be(height: int, width: int) -> None:
+    coarsening, patch = fitting_frame(height, width)
+    assert patch[0] * patch[1] <= 256**2 and patch[0] % 16 == patch[1] % 16 == 0
+    assert all(round(n / coarsening) <= p for n, p in zip((height, width), patch, strict=True))
+    assert coarsening >= 1
+    finer = coarsening * 0.98
+    padded = [-(-round(n / finer) // 16) * 16 for n in (height, width)]
+    assert coarsening == 1 or padded[0] * padded[1] > 256**2
