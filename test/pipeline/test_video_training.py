@@ -12,6 +12,7 @@ import torch
 
 from nnunetlike.data.store import CaseStore
 from nnunetlike.networks.model_files import load_model_file
+from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
 from nnunetlike.run.run_training import main
 from nnunetlike.training.hooks import EpochReport
 from nnunetlike.training.hooks.monitor import Stopwatch
@@ -53,6 +54,21 @@ def test_a_trainer_of_videos_trains_and_validates_every_frame(
     assert not (folder / "postprocessing.json").exists()
     arguments = json.loads((folder / "validation_raw" / "validation_args.json").read_text())
     assert arguments["do_mirroring"] is False
+
+
+@pytest.mark.slow
+def test_the_official_fold_trains_and_validates_as_the_lists_say(
+    raw_video_task: Callable[..., Path], home: Path
+) -> None:
+    raw = raw_video_task(videos=4)
+    for number, path in enumerate(sorted((raw / "casesTr").iterdir())):
+        split = "val" if number == 2 else "train"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"split": split}))
+    assert plan_and_preprocess(["-t", TASK]) == 0
+    arguments = ["video2d", "GDKVMTrainer", TASK, "official", "--seed=7", *OPTIONS, "--epochs=1"]
+    assert main(arguments) == 0
+    folder = fold_folder(home, "GDKVMTrainer").with_name("fold_official") / "validation_raw"
+    assert [path.name for path in folder.glob("*.nii.gz")] == ["patient0002_4CH.nii.gz"]
 
 
 @pytest.mark.slow

@@ -44,6 +44,10 @@ class Selected:
 def frames_of_cycle(facts: VideoFacts, length: int, frames: int) -> Selected | None:
     """Return `length` frames from end-diastole evenly on to end-systole.
 
+    Where end-systole comes first the clip runs over the video's end to its beginning. Where that
+    way is too short, as in half a cycle that begins with end-systole, it runs from end-systole to
+    end-diastole instead.
+
     Args:
         facts: of the video.
         length: T.
@@ -53,9 +57,12 @@ def frames_of_cycle(facts: VideoFacts, length: int, frames: int) -> Selected | N
         None where a video has no such pair of frames, or too few between them.
     """
     ed, es = facts.ed, facts.es
-    if ed is None or es is None or ed == es or (es - ed) % frames + 1 < length:
+    if ed is None or es is None or ed == es:
         return None
-    return Selected(frames=uniform_frame_indices(ed, es, length, frames), shown=length)
+    for first, last in ((ed, es), (es, ed)):
+        if (last - first) % frames + 1 >= length:
+            return Selected(frames=uniform_frame_indices(first, last, length, frames), shown=length)
+    return None
 
 
 def frames_around(

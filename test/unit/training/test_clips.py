@@ -95,6 +95,9 @@ def test_a_cycle_keeps_its_ends_and_needs_as_many_frames_as_the_clip() -> None:
     wrapped = frames_of_cycle(replace(FACTS, ed=9, es=2), 4, 12)
     assert wrapped is not None
     assert (wrapped.frames[0], wrapped.frames[-1]) == (9, 2)
+    half = frames_of_cycle(replace(FACTS, ed=11, es=0), 4, 12)  # half a cycle, stored from its end
+    assert half is not None
+    assert (half.frames[0], half.frames[-1]) == (0, 11)
 
 
 def test_a_part_of_a_video_lies_in_it_and_has_a_labelled_frame() -> None:
