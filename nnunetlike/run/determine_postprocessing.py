@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetlike.core.errors import DataError
+from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.core.paths import (
     CONFIGURATIONS,
     DEFAULT_PLANS,
     DEFAULT_TRAINER,
+    VIDEO,
     model_folder,
     parse_fold,
     preprocessed,
@@ -47,7 +48,16 @@ def build_parser() -> CommandParser:
 
 
 def determine(args: argparse.Namespace) -> None:
-    """Determine the postprocessing and say what it is."""
+    """Determine the postprocessing and say what it is.
+
+    Raises:
+        UsageError: it is asked for of videos.
+    """
+    if args.m == VIDEO:
+        raise UsageError(
+            f"-m {VIDEO}: components of videos are not removed, since frames without a label would "
+            "count as background; leave this command out"
+        )
     task = task_name(args.t)
     model = model_folder(args.m, task, args.tr, args.pl)
     found = consolidate(

@@ -12,6 +12,7 @@ import torch
 
 from nnunetlike.data.store import CaseStore
 from nnunetlike.networks.model_files import load_model_file
+from nnunetlike.run.determine_postprocessing import main as determine
 from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
 from nnunetlike.run.run_training import main
 from nnunetlike.training.hooks import EpochReport
@@ -141,3 +142,10 @@ def test_trainers_of_images_and_of_videos_are_not_mixed_up(
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_postprocessing_of_videos_is_refused(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert determine(["-m", "video2d", "-t", TASK]) == 2
+    assert "frames without a label would count as background" in capsys.readouterr().err
