@@ -102,18 +102,55 @@ def export_probabilities(
         settings: interpolation and axes.
         destination: file and extras.
     """
-    probabilities = _to_file_axes(probabilities, settings)
     if destination.save_npz:
         _save_probabilities(probabilities, record, settings, destination.path)
-    label = resampled_argmax(
-        probabilities,
+    _write(label_within_box(probabilities, record, settings), record, destination)
+
+
+def label_within_box(
+    probabilities: npt.NDArray[np.float32], record: CaseRecord, settings: ExportSettings
+) -> LabelMap:
+    """Return the most probable label of every voxel of the cropped source, uint8 or uint16.
+
+    Args:
+        probabilities: (K, d, h, w) on the network's grid.
+        record: what preprocessing did to the case.
+        settings: interpolation and axes.
+    """
+    return resampled_argmax(
+        _to_file_axes(probabilities, settings),
         record.size_after_cropping,
         order=settings.order,
         axis=settings.axis(record),
         order_z=settings.order_z,
         regions=settings.regions,
     )
-    _write(label, record, destination)
+
+
+def probabilities_within_box(
+    probabilities: npt.NDArray[np.float32],
+    record: CaseRecord,
+    settings: ExportSettings,
+    dtype: npt.DTypeLike = np.float32,
+) -> npt.NDArray[Any]:
+    """Return probabilities (K, D, H, W) of the cropped source grid.
+
+    Args:
+        probabilities: (K, d, h, w) on the network's grid.
+        record: what preprocessing did to the case.
+        settings: interpolation and axes.
+        dtype: of the result; float32 of one class at a time is held besides.
+    """
+    probabilities = _to_file_axes(probabilities, settings)
+    shape: Shape3 = record.size_after_cropping
+    axis = settings.axis(record)
+    resized = np.empty((len(probabilities), *shape), dtype)
+    for k in range(len(probabilities)):
+        resized[k] = resample_image(
+            probabilities[k : k + 1], shape, order=settings.order, axis=axis,
+            order_z=settings.order_z,
+        )[0]  # fmt: skip
+    return resized
 
 
 def export_bytes(probabilities: npt.NDArray[np.float32], record: CaseRecord) -> int:
@@ -141,7 +178,7 @@ def export_label(
         axis=axis,
         order_z=settings.order_z,
     )
-    _write(resized, record, destination)
+    write_label(resized, record, destination)
 
 
 def geometry_of(record: CaseRecord) -> Geometry:
@@ -175,14 +212,7 @@ def _save_probabilities(
     path: Path,
 ) -> None:
     """Write float16 probabilities of the cropped source grid and the case's properties."""
-    shape: Shape3 = record.size_after_cropping
-    axis = settings.axis(record)
-    resized = np.empty((len(probabilities), *shape), np.float16)
-    for k in range(len(probabilities)):  # class by class: float32 of one class at a time
-        resized[k] = resample_image(
-            probabilities[k : k + 1], shape, order=settings.order, axis=axis,
-            order_z=settings.order_z,
-        )[0]  # fmt: skip
+    resized = probabilities_within_box(probabilities, record, settings, np.float16)
     save_npz(companion(path, ".npz"), {"softmax": resized})
     properties = record.to_v1()
     if settings.regions is not None:
@@ -190,8 +220,11 @@ def _save_probabilities(
     save_pickle(properties, companion(path, ".pkl"))
 
 
-def _write(label: LabelMap, record: CaseRecord, destination: Destination) -> None:
-    """Put the label into the source volume and write it; the name appears when all is done."""
+def write_label(label: LabelMap, record: CaseRecord, destination: Destination) -> None:
+    """Write a label map (D, H, W) of the cropped source grid into the source volume.
+
+    The file gets its name when all is done, postprocessing included.
+    """
     whole = uncrop(label, record.crop_box, record.original_size)
     path, source = destination.path, Path(record.image_files[0])
     if destination.postprocessing is None:

@@ -32,7 +32,7 @@ from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.inference.background import Behind, ahead
-from nnunetlike.inference.cases import InputCase, PrepareCase, find_cases
+from nnunetlike.inference.cases import InputCase, PrepareCase, after_low_resolution, find_cases
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
@@ -69,6 +69,8 @@ def predict_folder(
     output: Path,
     settings: PredictionSettings,
     predictor: Predictor | None = None,
+    *,
+    previous: Path | None = None,
 ) -> list[Path]:
     """Predict the cases of a folder and return the label files written.
 
@@ -84,9 +86,11 @@ def predict_folder(
             over all videos predicted by now.
         settings: see there.
         predictor: predicts the cases and writes their files; by default this process does.
+        previous: of the second stage of a cascade, folder of `ID.nii.gz` by the low resolution.
 
     Raises:
-        UsageError: both folders are one, or what is asked for is for videos only.
+        UsageError: both folders are one, what is asked for is for videos only, or `previous` is
+            given to a model that is no second stage, or not to one that is.
         DataError: inputs are missing, or some cases failed; the others are written then.
         WorkerError: a case's worker process died twice; the others are written.
         ResourceError: the disk is full or has no room for probabilities, or a device's memory does
@@ -98,7 +102,16 @@ def predict_folder(
             f"{output} holds the images; give predictions a folder of their own with -o"
         )
     require_video(bundle, settings)
+    if bundle.is_second_stage != (previous is not None):
+        raise UsageError(
+            f"{bundle.folder} predicts from what a low resolution has found; predict with -m "
+            "3d_cascade_fullres"
+            if bundle.is_second_stage
+            else f"{bundle.folder} is not the second stage of a cascade; leave out -l"
+        )
     every = find_cases(images, bundle.plans.modalities)
+    if previous is not None:
+        every = after_low_resolution(every, previous)
     if bundle.video is not None:
         every = as_videos(every, images, bundle.video.unit)
     cases = every[settings.part :: settings.parts]
@@ -191,6 +204,20 @@ def predict_case(
 ) -> npt.NDArray[np.float32]:
     """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds.
 
+    cuDNN meanwhile chooses the fastest of its ways, in this whole process.
+
+    Raises:
+        ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
+    """
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        return mean_over_folds(bundle, image, settings)
+
+
+def mean_over_folds(
+    bundle: ModelBundle, image: FloatArray, settings: PredictionSettings
+) -> npt.NDArray[np.float32]:
+    """Return what `predict_case` does; nothing that other threads may see is set.
+
     One network is in memory, and with several folds two arrays of probabilities.
 
     Raises:
@@ -207,10 +234,9 @@ def predict_case(
         accumulate_on_device=settings.accumulate_on_device,
     )
     total: npt.NDArray[np.float32] | None = None
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
-        for network in bundle.networks(settings.device):
-            found = predict_image(bundle.strategy, network, image, request)
-            total = found if total is None else np.add(total, found, out=total)
+    for network in bundle.networks(settings.device):
+        found = predict_image(bundle.strategy, network, image, request)
+        total = found if total is None else np.add(total, found, out=total)
     assert total is not None  # a bundle has a fold
     return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
 

@@ -96,8 +96,19 @@ def apply_postprocessing(
     """
     image_format = format_of(prediction_file)
     label, geometry = image_format.read_label(prediction_file)
-    label = _reduced(label, geometry, *_settings(postprocessing))
+    label = postprocessed(label, geometry, postprocessing)
     image_format.write_label(label, geometry, target_file, like=prediction_file)
+
+
+def postprocessed(
+    label: LabelMap, geometry: Geometry, postprocessing: Mapping[str, Any]
+) -> LabelMap:
+    """Return a label map (D, H, W) after postprocessing, as `apply_postprocessing` writes it.
+
+    Raises:
+        DataError: it is not the content of a postprocessing.json.
+    """
+    return _reduced(label, geometry, *_settings(postprocessing))
 
 
 def load_postprocessing(path: Path) -> JSON:

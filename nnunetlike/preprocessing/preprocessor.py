@@ -184,11 +184,28 @@ def read_and_crop(files: CaseFiles) -> tuple[Cropped, CaseRecord]:
             f"task has {files.channels}. A colour picture has three, R, G and B: name them all in "
             "dataset.json, or save the picture in grey"
         )
-    image = _finite(image, files)
     label: LabelMap | None = None
     if files.label is not None:
         label, _ = format_of(files.label).read_label(files.label)
         _require_one_grid(files, label, geometry)
+    return crop_read(image, label, geometry, files)
+
+
+def crop_read(
+    image: FloatArray, label: LabelMap | None, geometry: Geometry, files: CaseFiles
+) -> tuple[Cropped, CaseRecord]:
+    """Return what `read_and_crop` does, of a case that is in memory.
+
+    Args:
+        image: (C, D, H, W).
+        label: (D, H, W), or None.
+        geometry: their grid.
+        files: what the case is called and where it comes from; they are not read.
+
+    Raises:
+        DataError: the image is zero everywhere.
+    """
+    image = _finite(image, files)
     cropped = (crop_to_nonzero if files.video is None else crop_to_sector)(image, label)
     depth, height, width = cropped.label.shape
     return cropped, CaseRecord(
@@ -254,7 +271,9 @@ def _finite(image: FloatArray, files: CaseFiles) -> FloatArray:
         return image
     for number, channel in enumerate(wrong):
         if channel.any():
-            path = files.images[min(number, len(files.images) - 1)]
+            path = (
+                files.images[min(number, len(files.images) - 1)] if files.images else files.case_id
+            )
             logger.warning(
                 "%s: %d of %d voxels are NaN or infinite and count as 0. nnUNet_verify_dataset "
                 "names all such files; with --fix OUT --fill minimum it fills them",
