@@ -36,6 +36,7 @@ from nnunetlike.core.serialization import (
 )
 from nnunetlike.core.specs import spec_from_dict, spec_to_dict
 from nnunetlike.networks import NETWORKS, NetworkSpec, NetworkTask
+from nnunetlike.networks.v1_init import stage_of
 from nnunetlike.networks.v1_weights import load_v1_state_dict, network_from_v1, v1_kind
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.topology import Topology
@@ -44,7 +45,6 @@ from nnunetlike.plans.v1 import plans_from_v1
 FINAL = "model_final_checkpoint.model"
 LATEST = "model_latest.model"
 BEST = "model_best.model"
-STAGE = 5  # position among v1's constructor arguments
 INFORMATION = "information_file"
 """Entry of `X.model` with the bytes of `X.model.pkl`."""
 
@@ -227,7 +227,7 @@ def load_model_file(path: Path) -> ModelFile:
     content = load_content(path)
     try:
         info = _information(path, content.pop(INFORMATION, None))
-        plans, stage = plans_from_v1(info["plans"]), int(info["init"][STAGE])
+        plans, stage = plans_from_v1(info["plans"]), stage_of(info["init"])
         weights, epoch = content["state_dict"], int(content["epoch"])
     except (KeyError, IndexError) as error:
         raise DataError(f"{path} lacks the entry {error}; is it a checkpoint of nnU-Net?") from None
