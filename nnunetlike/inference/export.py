@@ -104,7 +104,7 @@ def export_probabilities(
     """
     if destination.save_npz:
         _save_probabilities(probabilities, record, settings, destination.path)
-    _write(label_within_box(probabilities, record, settings), record, destination)
+    write_label(label_within_box(probabilities, record, settings), record, destination)
 
 
 def label_within_box(
