@@ -12,7 +12,7 @@ from pathlib import Path
 from nnunetlike.core import environment
 from nnunetlike.core.errors import DataError, UsageError
 
-VIDEO = "video2d"
+VIDEO, CASCADE, LOW = "video2d", "3d_cascade_fullres", "3d_lowres"
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres", VIDEO)
 DEFAULT_PLANS = "nnUNetPlansv2.1"
 DEFAULT_TRAINER = "nnUNetTrainerV2"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nnunetlike.core.errors import DataError
+import numpy as np
+
+from nnunetlike.core.errors import DataError, ShapeError
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.imageio import (
@@ -21,9 +23,12 @@ from nnunetlike.data.imageio import (
     label_ending,
     split_ending,
 )
+from nnunetlike.data.previous_stage import one_hot
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.video import VideoFacts
+from nnunetlike.inference.familiarity import warn_if_unfamiliar
 from nnunetlike.plans.plans import Plans
+from nnunetlike.preprocessing.label_resampling import resample_label
 from nnunetlike.preprocessing.preprocessor import Preprocessor, read_and_crop
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -47,6 +52,9 @@ class InputCase:
     facts: VideoFacts | None = None
     """Of a video, as its sidecar states them; `files.video` holds how it is read."""
 
+    previous: Path | None = None
+    """Label file by the low resolution of a cascade, on the grid of the image."""
+
     @property
     def case_id(self) -> str:
         """Identifier, the file name without channel and suffix."""
@@ -67,8 +75,29 @@ class PrepareCase:
             DataError: a file cannot be read or the case is empty.
         """
         cropped, record = read_and_crop(case.files)
+        warn_if_unfamiliar(case.case_id, self.plans, cropped.image, record)
         prepared = Preprocessor(self.plans, self.stage).apply(cropped, record, sample_classes=False)
-        return prepared.image, prepared.record
+        if case.previous is None:
+            return prepared.image, prepared.record
+        known = self._known_before(case.previous, record, prepared.image.shape[1:])
+        return np.concatenate([prepared.image, known]), prepared.record
+
+    def _known_before(self, path: Path, record: CaseRecord, shape: Sequence[int]) -> FloatArray:
+        """Return what the low resolution has found as channels on the network's grid.
+
+        nnU-Net v1 stretches the label map of the whole file onto the grid of the cropped image.
+        Here it is cropped as the image was; both agree where nothing is cropped away.
+        """
+        label, _ = format_of(path).read_label(path)
+        if label.shape != record.original_size:
+            raise ShapeError(
+                f"{path} has {label.shape} voxels (D, H, W), but its image {record.original_size}. "
+                "Predict it again with 3d_lowres"
+            )
+        window = tuple(slice(*side) for side in record.crop_box)
+        cropped = label[window].transpose(self.plans.transpose_forward)
+        label = resample_label(np.ascontiguousarray(cropped), shape, order=1)
+        return one_hot(label, self.plans.classes)
 
 
 def find_cases(folder: Path, modalities: Mapping[int, str]) -> list[InputCase]:
@@ -109,6 +138,22 @@ def find_cases(folder: Path, modalities: Mapping[int, str]) -> list[InputCase]:
             continue
         cases.append(_case(case_id, suffix, channels, modalities))
     return _checked(cases, faults, folder, modalities)
+
+
+def after_low_resolution(cases: Sequence[InputCase], folder: Path) -> list[InputCase]:
+    """Return cases with the label files of a folder, in which the low resolution predicted them.
+
+    Raises:
+        DataError: some are missing; they are named.
+    """
+    found = [replace(case, previous=folder / f"{case.case_id}{case.suffix}") for case in cases]
+    missing = [case.case_id for case in found if case.previous and not case.previous.is_file()]
+    if missing:
+        raise DataError(
+            f"{folder} lacks the predictions of {', '.join(missing)}, which the second stage of a "
+            "cascade needs. Predict them with -m 3d_lowres, or leave out -l to have that done"
+        )
+    return found
 
 
 def _images(folder: Path) -> list[Path]:

@@ -50,6 +50,12 @@ class ModelBundle:
         """What the plans say of videos; None where the model predicts images."""
         return self.plans.stages[self.stage].video
 
+    @property
+    def is_second_stage(self) -> bool:
+        """Whether the network takes what the low resolution of a cascade has found."""
+        architecture = getattr(self.network, "architecture", None)
+        return architecture is not None and architecture.channels > self.plans.num_channels
+
     def networks(self, device: torch.device) -> Iterator[nn.Module]:
         """Yield the network on `device` with the weights of each fold in turn."""
         self.network.to(device)

@@ -31,6 +31,7 @@ from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in
+from nnunetlike.data.previous_stage import PreviousStage, one_hot
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.data.video import VideoFacts
@@ -78,6 +79,7 @@ def validate(
     autocast: torch.dtype | None = None,
     strategy: str = "sliding_window",
     team: Team = ALONE,
+    previous: PreviousStage | None = None,
 ) -> dict[str, Any]:
     """Predict preprocessed cases, compare them with the references and return the summary.
 
@@ -109,6 +111,7 @@ def validate(
         autocast: type to compute in; None computes in float32.
         strategy: name of the way to predict.
         team: processes that share the cases, each with a network of the same weights.
+        previous: of a cascade, what the low resolution has found.
 
     Returns:
         The content of `summary.json`, in every process.
@@ -133,6 +136,7 @@ def validate(
     work = _Work(
         plans=plans, stage=stage, store=store, output=output, ending=ending_in(references),
         save_npz=save_npz, request=request, strategy=strategy, processes=processes, team=team,
+        previous=previous,
     )  # fmt: skip
     if team.rank == 0:
         _begin(work, case_ids, weights_hash(network), overwrite=overwrite)
@@ -174,6 +178,7 @@ class _Work:
     strategy: str
     processes: int
     team: Team
+    previous: PreviousStage | None
 
     def meet(self, place: str) -> None:
         """Wait until the others have come as far."""
@@ -211,7 +216,7 @@ def _predict_together(network: nn.Module, work: _Work) -> None:
         NnunetlikeError: cases failed here, or in another process; all others are written.
     """
     todo: list[str] = load_json(work.output / PROGRESS)[TO_PREDICT]
-    with _prediction_mode(network):
+    with prediction_mode(network):
         errors = _predict_all(network, work, _own_part(work, todo))
     work.meet("predicted")  # a process that fails before it ends the others
     if errors:
@@ -278,6 +283,9 @@ def _predict_case(
 ) -> tuple[npt.NDArray[np.float32], CaseRecord]:
     record = work.store.record(case)
     image = np.array(work.store.load(case)[:-1], np.float32)
+    if work.previous is not None:
+        known = work.previous.load(case, image.shape[1:])
+        image = np.concatenate([image, one_hot(known, work.plans.classes)])
     strategy = STRATEGIES.get(work.strategy)
     return predict_image(strategy, network, image, work.request), record
 
@@ -297,8 +305,8 @@ def _bar(work: _Work, case_ids: Sequence[str]) -> tqdm[str]:
 
 
 @contextmanager
-def _prediction_mode(network: nn.Module) -> Iterator[None]:
-    """Have the network predict its finest output only; afterwards it is as it was."""
+def prediction_mode(network: nn.Module) -> Iterator[None]:
+    """Have a network predict its finest output only; afterwards it is as it was."""
     modes = (network.training, bool(network.deep_supervision))
     network.eval()
     network.deep_supervision = False  # type: ignore[assignment]  # a bool by contract

@@ -16,6 +16,7 @@ from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
 from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.imageio import ending_in
+from nnunetlike.data.previous_stage import FOLDER, PreviousStage
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
 from nnunetlike.data.store import CaseStore
 from nnunetlike.data.video import VideoFacts
@@ -92,6 +93,9 @@ class Fold:
     share: BatchShare
     """What this process makes of each batch."""
 
+    previous: PreviousStage | None = None
+    """What the low resolution of a cascade has found."""
+
     notes: tuple[str, ...] = ()
     """What the user should know about the split and the batch."""
 
@@ -126,7 +130,7 @@ class Fold:
         """What the data ask of the network."""
         video = self.stage.video
         return NetworkTask(
-            channels=self.plans.num_channels,
+            channels=self.plans.num_channels + (len(self.plans.classes) if self.previous else 0),
             classes=self.plans.num_classes,
             topology=self.stage.topology,
             base_features=self.plans.base_features,
@@ -153,7 +157,8 @@ class Fold:
             not run.use_compressed_data,
             run.deterministic,
         )
-        end = (not run.fp32,)
+        previous = run.recipe.previous_trainer
+        end = (*(() if previous is None else (previous,)), not run.fp32)
         shared = run.recipe.batch_per_process == "shared"
         is_ddp = trainer.endswith("DDP")  # v1's classes of that name take the rank and `--dbs` too
         return {
@@ -180,10 +185,6 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         UsageError: the configuration does not exist for this task, or not yet.
         DataError: plans or preprocessed cases are missing; all missing cases are named.
     """
-    if run.configuration == "3d_cascade_fullres":
-        raise UsageError(
-            "3d_cascade_fullres cannot be trained by this version; train 3d_fullres or 3d_lowres"
-        )
     _require_data_of_its_kind(run)
     plans_file = paths.plans_file(run.task, run.configuration, run.plans_identifier)
     plans = load_plans(plans_file)
@@ -212,16 +213,36 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         store=store,
         dataset=dataset,
         model_folder=model_folder,
+        previous=_previous_stage(run),
         notes=(*notes, *_notes_on_batch(planned, sizes, shared=shared)),
     )
 
 
+def _previous_stage(run: FoldRun) -> PreviousStage | None:
+    """Return where the low resolution has left its segmentations; None if this is no cascade."""
+    trainer = run.recipe.previous_trainer
+    if trainer is None:
+        return None
+    model = paths.model_folder(paths.LOW, run.task, trainer, run.plans_identifier)
+    return PreviousStage(model / FOLDER)
+
+
 def _require_data_of_its_kind(run: FoldRun) -> None:
-    """Do nothing if the trainer is one of videos where they are to be trained, and only there.
+    """Do nothing if the trainer is one of the configuration: of images, videos, or a cascade.
 
     Raises:
         UsageError: it is not.
     """
+    is_cascade = run.configuration == paths.CASCADE
+    if is_cascade and run.recipe.previous_trainer is None:
+        raise UsageError(
+            f"{run.recipe.name} does not take what {paths.LOW} has found; train {paths.CASCADE} "
+            "with nnUNetTrainerV2CascadeFullRes or nnUNetPlusPlusTrainerV2CascadeFullRes"
+        )
+    if run.recipe.previous_trainer is not None and not is_cascade:
+        raise UsageError(
+            f"{run.recipe.name} is the second stage of a cascade; train {paths.CASCADE} with it"
+        )
     for_videos = run.recipe.source == "clips"
     if for_videos == (run.configuration == paths.VIDEO):
         return

@@ -22,7 +22,11 @@ from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.videos import CLINICAL
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.dask_option import add_dask_option
+from nnunetlike.training.recipes import TRAINERS
 from nnunetlike.training.runtime import choose_device
+
+LOW_PREDICTIONS = "3d_lowres_predictions"
+"""Folder of the output in which the first stage of a cascade is predicted, as in nnU-Net v1."""
 
 
 def build_parser() -> CommandParser:
@@ -41,7 +45,8 @@ def build_parser() -> CommandParser:
         help="name of the trainer instead of -tr when -m is 3d_cascade_fullres")  # fmt: skip
     add("-l", "--lowres_segmentations", type=Path, help="predictions of 3d_lowres; only with "
         "-m 3d_cascade_fullres")  # fmt: skip
-    add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres, 3d_fullres, or video2d, whose "
+    add("-m", "--model", default="3d_fullres", help="2d, 3d_lowres, 3d_fullres, "
+        "3d_cascade_fullres (both stages, unless -l gives the first), or video2d, whose "
         f"trainer is {paths.DEFAULT_VIDEO_TRAINER} if -tr is left out")  # fmt: skip
     add("-p", "--plans_identifier", default=paths.DEFAULT_PLANS, help="name of the plans")
     add("-f", "--folds", nargs="+", default=None, help="folds whose probabilities are averaged, "
@@ -83,24 +88,53 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    folder, output = _model_folder(args), args.output_folder
+    previous = args.lowres_segmentations
+    if args.model == paths.CASCADE and previous is None:
+        previous = output / LOW_PREDICTIONS
+        first = argparse.Namespace(**{**vars(args), "save_npz": False, "overlay": None})
+        _predict_with(first, _first_stage_folder(args, folder), previous)
+    bundle = _predict_with(args, folder, output, previous)
+    if bundle.video is not None and (output / CLINICAL).is_file():
+        print(f"volumes, ejection fraction and strain per patient: {output / CLINICAL}")
+
+
+def _predict_with(
+    args: argparse.Namespace, folder: Path, output: Path, previous: Path | None = None
+) -> ModelBundle:
+    """Predict the images of a command line with one model, and return it."""
     folds = _folds(args.folds)
     settings = _settings(args, args.dask is not None)
     settings = replace(settings, label_names=_label_names(args))
-    bundle = load_bundle(_model_folder(args), folds, args.checkpoint)
+    bundle = load_bundle(folder, folds, args.checkpoint)
     _announce(bundle, None if args.dask else settings)
-    images, output = args.input_folder, args.output_folder
+    images = args.input_folder
     if args.dask is None:
-        written = predict_folder(bundle, images, output, settings)
+        written = predict_folder(bundle, images, output, settings, previous=previous)
     else:
         with dask_cluster(args.dask) as cluster:
             model = ModelSource.of(bundle, folds, args.checkpoint)
             predictor = PredictElsewhere(cluster, model, partial(_settings, args))
             written = predict_folder(
-                bundle, images.absolute(), output.absolute(), settings, predictor
-            )
-    print(f"{len(written)} predictions are in {args.output_folder}")
-    if bundle.video is not None and (output / CLINICAL).is_file():
-        print(f"volumes, ejection fraction and strain per patient: {output / CLINICAL}")
+                bundle, images.absolute(), output.absolute(), settings, predictor,
+                previous=None if previous is None else previous.absolute(),
+            )  # fmt: skip
+    print(f"{len(written)} predictions are in {output}")
+    return bundle
+
+
+def _first_stage_folder(args: argparse.Namespace, second: Path) -> Path:
+    """Return the model of the low resolution: of `-tr`, else the one the second stage came after.
+
+    Raises:
+        DataError: a checkpoint of the second stage cannot be read.
+    """
+    task, plans = paths.task_name(args.task_name), args.plans_identifier
+    named = paths.model_folder(paths.LOW, task, args.trainer_class_name, plans)
+    if named.is_dir() or not second.is_dir():
+        return named
+    trainer = TRAINERS.get(args.cascade_trainer_class_name).previous_trainer
+    return paths.model_folder(paths.LOW, task, trainer or args.trainer_class_name, plans)
 
 
 def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSettings:
@@ -130,16 +164,14 @@ def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSe
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
-    if args.model == "3d_cascade_fullres":
-        raise UsageError(
-            f"{args.cascade_trainer_class_name}: the cascade cannot be predicted yet. It needs the "
-            "predictions of 3d_lowres as further channels. Use -m 2d, 3d_lowres or 3d_fullres"
-        )
-    if args.lowres_segmentations is not None:
+    if args.lowres_segmentations is not None and args.model != paths.CASCADE:
         raise UsageError(f"-l belongs to -m 3d_cascade_fullres; leave it out for {args.model}")
     if args.model not in paths.CONFIGURATIONS:
-        raise UsageError(f"-m {args.model!r} is unknown; use 2d, 3d_lowres, 3d_fullres or video2d")
+        raise UsageError(f"-m {args.model!r} is unknown; use {', '.join(paths.CONFIGURATIONS)}")
     task = paths.task_name(args.task_name)
+    if args.model == paths.CASCADE:
+        trainer = args.cascade_trainer_class_name
+        return paths.model_folder(args.model, task, trainer, args.plans_identifier)
     trainers = [args.trainer_class_name]
     if args.model == paths.VIDEO and trainers == [paths.DEFAULT_TRAINER]:
         trainers.append(paths.DEFAULT_VIDEO_TRAINER)

@@ -17,8 +17,9 @@ from torch import nn
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import available_cores
-from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, parse_fold, task_name
+from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, LOW, parse_fold, task_name
 from nnunetlike.core.seeding import fresh_seed
+from nnunetlike.run.cascade import hand_on, require_previous_stage
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.fold import Fold, FoldRun, resolve
 from nnunetlike.run.interrupted import (
@@ -124,6 +125,11 @@ def add_our_options(parser: CommandParser) -> None:
         action="store_true",
         help="train even if less memory is free than the estimate says is needed",
     )
+    add(
+        "--previous_trainer",
+        metavar="NAME",
+        help="with 3d_cascade_fullres: trainer of 3d_lowres, where it is not the usual one",
+    )
     add("--seed", type=int, help="seed of the run; drawn and written down when absent")
     add("--device", help="cpu, cuda or cuda:1; CUDA where there is one when absent")
     add("--num_workers", type=int, help="processes that make training batches")
@@ -158,6 +164,10 @@ def recipe_from(args: argparse.Namespace) -> TrainerRecipe:
     recipe = TRAINERS.get(args.network_trainer)
     changes = {name: value for name in RECIPE_OPTIONS if (value := getattr(args, name)) is not None}
     recipe = replace(recipe, **changes, batch_per_process="shared" if args.dbs else "plan")
+    if args.previous_trainer is not None:
+        if recipe.previous_trainer is None:
+            raise UsageError(f"--previous_trainer: {recipe.name} is not a trainer of a cascade")
+        recipe = replace(recipe, previous_trainer=TRAINERS.get(args.previous_trainer).name)
     if args.base_num_features is not None:
         recipe = recipe.with_base_features(args.base_num_features)
     return recipe if args.lr is None else recipe.with_rate(args.lr)
@@ -267,11 +277,7 @@ def train_and_validate(args: argparse.Namespace, words: Sequence[str], runtime: 
         resolve(run)  # makes the splits if there are none
     runtime.meet("the splits are made")
     fold = as_restarted(resolve(run, runtime), runtime)
-    if args.disable_next_stage_pred:
-        logger.info(
-            "--disable_next_stage_pred changes nothing: only 3d_lowres makes predictions for a "
-            "next stage, and this version does not write them"
-        )
+    require_previous_stage(fold)
     with using(fold.dataset):
         if measurement is not None:
             measure(fold, runtime, measurement)
@@ -282,6 +288,8 @@ def train_and_validate(args: argparse.Namespace, words: Sequence[str], runtime: 
         network = _trained(args, words, fold, runtime)
         if run.infer_validation:
             _validate(words, fold, network, runtime)
+        if args.network == LOW and not args.disable_next_stage_pred:
+            hand_on(fold, network, runtime)
 
 
 def _trained(

@@ -17,6 +17,7 @@ from nnunetlike.monitoring.console import logger as console_logger
 from nnunetlike.monitoring.plot import draw_curve
 from nnunetlike.monitoring.training_log import TrainingLog
 from nnunetlike.networks.model_files import find_checkpoint, load_model_file
+from nnunetlike.run.cascade import unpack_previous_stage
 from nnunetlike.run.fold import Fold, unpack
 from nnunetlike.run.report import facts_of, report, why_nothing_is_learnt
 from nnunetlike.run.resume import (
@@ -213,6 +214,7 @@ def _source(fold: Fold, *, validate: bool) -> OwnBatches:
         source = PatchSource(
             fold.store, case_ids, fold.stage, fold.plans.classes,
             augmentation=None if validate else policy_for(fold.stage),
+            previous=fold.previous,
             oversample=fold.share.oversample, **common,
         )  # fmt: skip
     return OwnBatches(source, fold.share)
@@ -235,6 +237,7 @@ def _prepare(fold: Fold, runtime: Runtime, parts: Parts) -> MemoryNeed:
         require_memory(need, ignore=fold.run.ignore_memory_estimate)
         if not fold.run.use_compressed_data:
             unpack(fold)
+            unpack_previous_stage(fold)
     runtime.meet("cases are unpacked")
     return need
 

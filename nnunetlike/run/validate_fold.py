@@ -47,6 +47,7 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         autocast=autocast_dtype(runtime.precision),
         strategy=run.recipe.network.strategy,
         team=runtime,
+        previous=fold.previous,
     )
     if not runtime.is_main:
         return summary

@@ -71,6 +71,9 @@ class TrainerRecipe:
     source: Literal["patches", "clips"] = "patches"
     """What a batch is made of: patches of images, or clips of videos."""
 
+    previous_trainer: str | None = None
+    """Of a cascade's full resolution: the trainer of the low resolution."""
+
     restarts_when_lost: bool = True
     """Begin again with less momentum when epoch 100 still has a Dice of exactly 0, as v1 does."""
 

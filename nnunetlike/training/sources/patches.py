@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core import seeding
 from nnunetlike.core.errors import DataError
-from nnunetlike.core.typing import FloatArray, IntArray, LabelMap, Size
+from nnunetlike.core.typing import IntArray, LabelMap, Size
+from nnunetlike.data.previous_stage import PreviousStage, one_hot
 from nnunetlike.data.store import CaseStore
 from nnunetlike.plans.plans import StagePlan
 from nnunetlike.training.augmentation import policies, spatial
+from nnunetlike.training.augmentation.cascade import CascadePolicy, spoil
 from nnunetlike.training.augmentation.policies import AugmentationPolicy, Changes
-from nnunetlike.training.augmentation.spatial import Span
+from nnunetlike.training.augmentation.spatial import Span, mirror
 from nnunetlike.training.sources import ArrayBatch
 
 RECORDS_KEPT = 1000
@@ -26,6 +29,7 @@ RECORDS_KEPT = 1000
 
 Locations = Mapping[int, IntArray]
 Image = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Label = npt.NDArray[np.int16]
 
 
@@ -120,6 +124,12 @@ class PatchSource:
     oversample: float = field(default=0.33, kw_only=True)
     use_mask_for_norm: Mapping[int, bool] = field(default_factory=dict, kw_only=True)
     unpacked: bool = field(default=True, kw_only=True)
+    previous: PreviousStage | None = field(default=None, kw_only=True)
+    """Segmentations that follow the image as channels, one per foreground class (cascade)."""
+
+    spoiling: CascadePolicy = field(default=CascadePolicy(), kw_only=True)
+    """How these are augmented, where the patches are."""
+
     _known: dict[str, Locations] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -174,15 +184,41 @@ class PatchSource:
         data = self.store.load(case_id, unpacked=self.unpacked)
         data = data[:, None] if data.ndim == 3 else data  # a single slice
         start = self._start(case_id, data.shape[1:], forced, rng)
+        changes = Changes()
+        masked: Mapping[int, bool] = {}
         if self.augmentation is None:
-            image, label = _read(data, start, _whole(self.grid.final))
-            return (*policies.finish(*self._squeezed(image, label), Changes(), {}), case_id)
-        changes = policies.draw(self.augmentation, len(data) - 1, rng)
-        image, label = self._placed(data, start, changes)
-        image = policies.change_intensities(
-            image, changes, rng, in_plane=self.augmentation.in_plane
-        )
-        return (*policies.finish(image, label, changes, self.use_mask_for_norm), case_id)
+            image, label = self._squeezed(*_read(data, start, _whole(self.grid.final)))
+        else:
+            changes = policies.draw(self.augmentation, len(data) - 1, rng)
+            masked = self.use_mask_for_norm
+            image, label = self._placed(data, start, changes)
+            image = policies.change_intensities(
+                image, changes, rng, in_plane=self.augmentation.in_plane
+            )
+        image, label = policies.finish(image, label, changes, masked)
+        if self.previous is not None:
+            known = self._known_before(case_id, data.shape[1:], start, changes, rng)
+            image = np.concatenate([image, known])
+        return image, label, case_id
+
+    def _known_before(
+        self,
+        case_id: str,
+        shape: Sequence[int],
+        start: Sequence[int],
+        changes: Changes,
+        rng: np.random.Generator,
+    ) -> Image:
+        """Return what the previous stage says of a patch, placed as its label: (K - 1, *patch)."""
+        assert self.previous is not None
+        found = self.previous.load(case_id, shape)
+        segmentation = found.view(np.int8)[None]  # as data without a channel; -1 is beyond the case
+        if self.augmentation is None:
+            _, label = self._squeezed(*_read(segmentation, start, _whole(self.grid.final)))
+        else:
+            _, label = self._placed(segmentation, start, changes)
+        known = one_hot(mirror(label, changes.mirrored), [c for c in self.classes if c > 0])
+        return known if self.augmentation is None else spoil(known, self.spoiling, rng)
 
     def _start(
         self, case_id: str, shape: Sequence[int], forced: bool, rng: np.random.Generator
@@ -197,7 +233,7 @@ class PatchSource:
         return self.grid.around(shape, voxel)
 
     def _placed(
-        self, data: FloatArray, start: Sequence[int], changes: Changes
+        self, data: Array, start: Sequence[int], changes: Changes
     ) -> tuple[Image, LabelMap]:
         """Return the patch in its final size: resampled, or the middle of what could be read."""
         grid, affine = self.grid, changes.affine
@@ -239,7 +275,7 @@ class PatchSource:
         return locations
 
 
-def _read(data: FloatArray, start: Sequence[int], spans: Sequence[Span]) -> tuple[Image, LabelMap]:
+def _read(data: Array, start: Sequence[int], spans: Sequence[Span]) -> tuple[Image, LabelMap]:
     """Return image and label of a box, given relative to `start`; beyond the case 0 and -1."""
     box = [(s + low, s + high) for s, (low, high) in zip(start, spans, strict=True)]
     image = spatial.cut(data[:-1], box, 0).astype(np.float32, copy=False)

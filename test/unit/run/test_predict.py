@@ -26,8 +26,7 @@ def test_defaults_are_v1s() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-m", "3d_cascade_fullres"], "the cascade cannot be predicted yet"),
-        (["-m", "3d"], "use 2d, 3d_lowres, 3d_fullres or video2d"),
+        (["-m", "3d"], "use 2d, 3d_lowres, 3d_fullres, 3d_cascade_fullres, video2d"),
         (["--mode", "fast", "-z"], "use --mode normal with --save_npz"),
         (["--part_id", "2", "--num_parts", "2"], "part_id 2 must be at least 0 and below"),
         (["--bf16", "--disable_mixed_precision"], "contradict"),
