@@ -22,7 +22,6 @@ COMMANDS = {
     "nnUNet_predict": "predict",
     "nnUNet_evaluate_folder": "evaluate_folder",
     "nnUNet_determine_postprocessing": "determine_postprocessing",
-    "nnUNet_consolidate_folds": "consolidate_folds",
     "nnUNet_ensemble": "ensemble",
     "nnUNet_find_best_configuration": "find_best_configuration",
     "nnUNet_plot_task_pngs": "plot_task_pngs",

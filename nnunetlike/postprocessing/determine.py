@@ -2,7 +2,8 @@
 
 First all labels together as one foreground, which is adopted if the mean Dice of one label rises
 and none falls; then, on what that left, each label alone, adopted where its mean Dice rises. Every
-case is read once: all candidates are scored in memory, and only the chosen one is written.
+case is read once: all candidates are scored in memory, and only the chosen one is written. If asked
+for, a least size of components is looked for on top (`min_size`).
 
 Source: the procedure and the keys of `postprocessing.json` are nnU-Net v1's (1.7.1).
 """
@@ -26,6 +27,7 @@ from nnunetlike.data.imageio import ending_in, format_of, split_ending
 from nnunetlike.evaluation.evaluator import evaluate_pairs, pair_memory, score_case
 from nnunetlike.evaluation.summary import CaseScores, Summary, read_summary
 from nnunetlike.postprocessing.connected_components import Structure, keep_largest
+from nnunetlike.postprocessing.min_size import NO_COMPONENT, best_limits
 
 POSTPROCESSING_FILE = "postprocessing.json"
 Pair = tuple[Path, Path]
@@ -46,6 +48,7 @@ def determine_postprocessing(
     raw: str = "validation_raw",
     final: str | None = None,
     classes: Sequence[int] | None = None,
+    min_size: bool = False,
     processes: int,
 ) -> JSON:
     """Find the best postprocessing of the predictions in `base/raw`, apply it, and say which.
@@ -59,6 +62,7 @@ def determine_postprocessing(
         raw: name of the predictions' folder.
         final: name of the folder to write; `raw` + `_postprocessed` if None.
         classes: foreground labels; those of `base/raw/summary.json` if None.
+        min_size: also look for the volume below which a component of a label is better removed.
         processes: most worker processes; 0 or 1 computes in this process.
 
     Returns:
@@ -71,6 +75,8 @@ def determine_postprocessing(
     pairs = _pairs(base / raw, references)
     labels = list(classes or foreground_of(scored_labels(base / raw / "summary.json")))
     content = _best(pairs, labels, processes)
+    if min_size:
+        content.update(_with_sizes(content, pairs, labels, processes))
     content.update(num_samples=len(pairs), validation_raw=raw, validation_final=final)
     with atomic_folder(base / final) as folder:
         targets = [(source, folder / source.name) for source, _ in pairs]
@@ -108,7 +114,7 @@ def postprocessed(
     Raises:
         DataError: it is not the content of a postprocessing.json.
     """
-    return _reduced(label, geometry, *_settings(postprocessing))
+    return _reduced(label, geometry, *settings_of(postprocessing))
 
 
 def load_postprocessing(path: Path) -> JSON:
@@ -118,7 +124,7 @@ def load_postprocessing(path: Path) -> JSON:
         DataError: the file is missing or is not a postprocessing.
     """
     content: JSON = load_json(path)
-    _settings(content)
+    settings_of(content)
     return content
 
 
@@ -160,6 +166,31 @@ def _best(pairs: Sequence[Pair], labels: list[int], processes: int) -> JSON:
         "dc_per_class_pp_per_class": dict(alone),
         "for_which_classes": [list(s) if isinstance(s, tuple) else s for s in structures],
         "min_valid_object_sizes": "None",
+    }
+
+
+def _with_sizes(content: JSON, pairs: Sequence[Pair], labels: list[int], processes: int) -> JSON:
+    """Return the entries of postprocessing.json that least sizes change.
+
+    Labels for which a size does better than to keep all components, and than to keep the largest
+    alone, get one; the other structures one that no component reaches, as v1's reader wants.
+    """
+    structures, _ = settings_of(content)
+    joint = [structure for structure in structures if isinstance(structure, tuple)]
+    dice = dict(content["dc_per_class_pp_all" if joint else "dc_per_class_raw"])
+    alone = content["dc_per_class_pp_per_class"]
+    dice.update({str(s): alone[str(s)] for s in structures if not isinstance(s, tuple)})
+    to_beat = {label: dice[str(label)] for label in labels}
+    found = best_limits(pairs, joint, labels, to_beat, processes=processes)
+    dice.update({str(label): better for label, (_, better) in found.items()})
+    if not found:
+        return {"dc_per_class_pp_min_size": dice}
+    chosen = [*joint, *(label for label in labels if label in found or label in structures)]
+    sizes = {s: found[s][0] if s in found else NO_COMPONENT for s in chosen}
+    return {
+        "dc_per_class_pp_min_size": dice,
+        "for_which_classes": [list(s) if isinstance(s, tuple) else s for s in chosen],
+        "min_valid_object_sizes": str(sizes),
     }
 
 
@@ -225,10 +256,14 @@ def _reduced(
     return keep_largest(label, structures, d * h * w, sizes).label
 
 
-def _settings(
+def settings_of(
     content: Mapping[str, Any],
 ) -> tuple[list[Structure], dict[Structure, float] | None]:
-    """Return the structures and least sizes of a postprocessing.json; v1 keeps sizes as text."""
+    """Return the structures and least sizes of a postprocessing.json; v1 keeps sizes as text.
+
+    Raises:
+        DataError: this is not the content of one.
+    """
     try:
         entries = content["for_which_classes"] or []
         structures: list[Structure] = [

@@ -18,7 +18,10 @@ from nnunetlike.core.paths import (
     preprocessed,
     task_name,
 )
+from nnunetlike.core.typing import JSON
 from nnunetlike.postprocessing.consolidate import REFERENCES, Consolidated, consolidate
+from nnunetlike.postprocessing.determine import settings_of
+from nnunetlike.postprocessing.min_size import NO_COMPONENT
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
 
 
@@ -38,6 +41,7 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "-f", nargs="+", metavar="FOLD", help="folds to take; all that have predictions if omitted"
     )
+    add_min_size_option(parser)
     parser.add_argument(
         "-num_processes",
         type=process_count,
@@ -45,6 +49,16 @@ def build_parser() -> CommandParser:
         help="worker processes, 0: none",
     )
     return parser
+
+
+def add_min_size_option(parser: CommandParser) -> None:
+    """Add the option to look for least sizes too."""
+    parser.add_argument(
+        "--min_size",
+        action="store_true",
+        help="also find, for each label, the volume in mm³ below which its components are better "
+        "removed; its largest component stays in any case",
+    )
 
 
 def determine(args: argparse.Namespace) -> None:
@@ -62,15 +76,16 @@ def determine(args: argparse.Namespace) -> None:
     model = model_folder(args.m, task, args.tr, args.pl)
     found = consolidate(
         model,
-        _references(model, task),
+        references_of(model, task),
         folds=None if args.f is None else [parse_fold(fold) for fold in args.f],
         validation=args.val,
+        min_size=args.min_size,
         processes=args.num_processes,
     )
-    _report(found, model)
+    report(found, model)
 
 
-def _references(model: Path, task: str) -> Path:
+def references_of(model: Path, task: str) -> Path:
     """Return the folder of references: the model's own copy, else that of the preprocessed task."""
     copied = model / REFERENCES
     if copied.is_dir():
@@ -84,7 +99,8 @@ def _references(model: Path, task: str) -> Path:
     )
 
 
-def _report(found: Consolidated, model: Path) -> None:
+def report(found: Consolidated, model: Path) -> None:
+    """Print what was tried, what it gave and what was chosen."""
     content = found.postprocessing
     print(f"{found.cases} cases of {', '.join(found.folds)}")
     if found.cases < found.references:
@@ -96,10 +112,21 @@ def _report(found: Consolidated, model: Path) -> None:
         together = content["dc_per_class_pp_all"][label]
         alone = content["dc_per_class_pp_per_class"].get(label)
         line = f"label {label}: Dice {before:.4f}, largest foreground component {together:.4f}"
-        print(line if alone is None else f"{line}, then its own largest component {alone:.4f}")
-    chosen = content["for_which_classes"]
-    verdict = f"the largest component is kept of {chosen}" if chosen else "nothing is removed"
-    print(f"{verdict}; written to {model / 'postprocessing.json'}")
+        line += "" if alone is None else f", then its own largest component {alone:.4f}"
+        sized = content.get("dc_per_class_pp_min_size", {}).get(label)
+        print(line if sized is None else f"{line}, with a least size at best {sized:.4f}")
+    print(f"{verdict(content)}; written to {model / 'postprocessing.json'}")
+
+
+def verdict(content: JSON) -> str:
+    """Return what a postprocessing does, in words."""
+    structures, sizes = settings_of(content)
+    limits = {s: size for s, size in (sizes or {}).items() if size < NO_COMPONENT}
+    words = [f"of {s} components below {size:.4g} mm³ go" for s, size in limits.items()]
+    plain = [list(s) if isinstance(s, tuple) else s for s in structures if s not in limits]
+    if plain:
+        words.insert(0, f"the largest component is kept of {plain}")
+    return "; ".join(words) or "nothing is removed"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
