@@ -23,6 +23,9 @@ LEVEL = {
     "inference": 6,
     "run": 7,
 }
+FACADES = {"predictor": 7}
+"""Modules beside the packages: what programs import. No package imports them."""
+
 TORCH_FREE = ("core", "data", "plans")
 
 
@@ -45,15 +48,20 @@ def test_every_package_has_a_level() -> None:
 
 
 def test_imports_point_down() -> None:
+    level = LEVEL | FACADES
     wrong = []
-    for path in modules():
-        here = path.relative_to(ROOT).parts[0]
+    for path in (*modules(), *(ROOT / f"{name}.py" for name in FACADES)):
+        here = path.relative_to(ROOT).parts[0].removesuffix(".py")
         for line, module in imported_modules(path):
             root, _, rest = module.partition(".")
             there = rest.partition(".")[0]
-            if root == "nnunetlike" and there not in ("", here) and LEVEL[there] >= LEVEL[here]:
+            if root == "nnunetlike" and there not in ("", here) and level[there] >= level[here]:
                 wrong.append(f"{path}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_beside_the_packages_has_a_level() -> None:
+    assert {path.stem for path in ROOT.glob("*.py")} == {"__init__", *FACADES}
 
 
 def test_data_and_plans_need_no_torch() -> None:
