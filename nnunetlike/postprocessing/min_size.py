@@ -130,7 +130,7 @@ def best_limits(
     return {
         label: best
         for label, best in found.items()
-        if best is not None and (best[1] > to_beat[label] or math.isnan(to_beat[label]))
+        if best is not None and best[1] > to_beat[label]
     }
 
 
