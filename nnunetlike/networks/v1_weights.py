@@ -117,6 +117,29 @@ def state_dict_to_v1(network: nn.Module) -> OrderedDict[str, Tensor]:
     return OrderedDict((name, tensors[ours]) for name, ours in _names(network))
 
 
+def by_our_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of nnU-Net v1 under our names.
+
+    Sizes do not matter, only names do. What is no U-Net or UNet++ of v1 keeps its names.
+    """
+    tensors = _without_prefix(state_dict)
+    levels = {int(n.split(".")[1]) for n in tensors if n.startswith("conv_blocks_context.")}
+    if not levels:
+        return tensors
+    depth = max(levels)
+    first = (f"conv_blocks_context.0.blocks.{k}.conv.weight" for k in range(len(tensors)))
+    architecture = Architecture(
+        channels=1,
+        classes=1,
+        features=(1,) * (depth + 1),
+        topology=Topology.of([(2, 2)] * depth, [(3, 3)] * (depth + 1)),
+        conv_per_stage=sum(name in tensors for name in first),
+    )
+    is_nested = v1_kind(tensors) == UNET_PLUS_PLUS
+    names = dict((_unet_plus_plus_names if is_nested else _unet_names)(architecture))
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}
+
+
 def parameters_in_v1_order(network: nn.Module) -> list[nn.Parameter]:
     """Return the parameters in the order of v1's optimizers."""
     parameters = dict(network.named_parameters())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nnunetlike.core import paths
 from nnunetlike.core.disk import require_space
@@ -15,6 +16,7 @@ from nnunetlike.core.folders import visible_files
 from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
 from nnunetlike.core.team import ALONE, Team
+from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.previous_stage import FOLDER, PreviousStage
 from nnunetlike.data.splits import Split, load_splits, make_splits, save_splits, split_for
@@ -28,6 +30,7 @@ from nnunetlike.data.video_splits import (
 )
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.model_files import describe_network
+from nnunetlike.networks.transfer import LEAST_SHARE
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
 from nnunetlike.training.batch_share import BatchShare, share_of_batch, split_batch
@@ -65,6 +68,12 @@ class FoldRun:
     """Train even if the memory cannot suffice by the estimate."""
 
     pretrained_weights: Path | None = None
+    pretrained_share: float = LEAST_SHARE
+    """Share of the network's parameters that must start from the pretrained weights."""
+
+    freeze: Literal["encoder"] | None = None
+    """Part of the network that takes no gradient."""
+
     val_folder: str = "validation_raw"
     save_npz: bool = False
     overwrite_validation: bool = True
@@ -113,6 +122,13 @@ class Fold:
     def references(self) -> Path:
         """Folder of the labels as in the source files."""
         return self.dataset / "gt_segmentations"
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the labels by value; none where dataset.json does not tell them."""
+        with suppress(DataError):  # plans, not names, are what training needs
+            return dict(DatasetSpec.load(self.dataset / "dataset.json").labels.names)
+        return {}
 
     @property
     def batch_dice(self) -> bool:
@@ -171,6 +187,7 @@ class Fold:
             "trainer": trainer,
             "mirror_axes": list(self.mirror_axes),
             "strategy": run.recipe.network.strategy,
+            "labels": self.label_names,
         }
 
 

@@ -54,6 +54,9 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         "deterministic": run.deterministic,
         "use_compressed_data": run.use_compressed_data,
         "pretrained_weights": run.pretrained_weights,
+        "transfer": parts.transfer,
+        "frozen": run.freeze,
+        "frozen_parameters": parts.frozen_parameters,
         "network_parameters": need.parameters,
         "memory_estimate": need.needed,
         "memory_free": need.free,
@@ -108,6 +111,13 @@ def report(fold: Fold, facts: dict[str, Any]) -> None:
         fold.run.workers,
     )
     logger.info("network: %.2f million parameters", facts["network_parameters"] / 1e6)
+    if fold.run.freeze is not None:
+        logger.info(
+            "the %s is frozen: %d of %d parameters take no gradient",
+            fold.run.freeze,
+            facts["frozen_parameters"],
+            facts["network_parameters"],
+        )
     logger.info("folder %s", fold.folder)
 
 

@@ -11,14 +11,13 @@ import torch
 from torch import nn
 
 from nnunetlike.core.errors import DataError, UsageError
-from nnunetlike.networks.model_files import (
-    FINAL,
-    ModelFile,
-    load_content,
-    load_to_continue,
-    without_module,
+from nnunetlike.networks.model_files import FINAL, ModelFile, load_to_continue
+from nnunetlike.networks.pretrained import (
+    load_pretrained,
+    names_of_channels,
+    names_of_outputs,
 )
-from nnunetlike.networks.pretrained import copy_pretrained
+from nnunetlike.networks.transfer import describe_transfer, freeze, require_share, transfer
 from nnunetlike.networks.v1_weights import load_v1_state_dict, parameters_in_v1_order
 from nnunetlike.run.fold import Fold
 from nnunetlike.run.interrupted import has_checkpoint_since
@@ -45,6 +44,12 @@ class Parts:
     start: ModelFile | None
     """Checkpoint to go on from."""
 
+    frozen_parameters: int = 0
+    """Parameters that take no gradient."""
+
+    transfer: Mapping[str, object] | None = None
+    """What was taken of pretrained weights."""
+
     @property
     def network(self) -> nn.Module:
         """The network inside the objective."""
@@ -68,6 +73,7 @@ def facts_to_keep(fold: Fold, runtime: Runtime) -> dict[str, Any]:
         "val_iterations": recipe.val_iterations,
         "batch_size": fold.share.total,
         "precision": runtime.precision,
+        "freeze": run.freeze,
         "launch": launch_name(),
     }
 
@@ -102,15 +108,22 @@ def checkpoint_to_go_on_from(fold: Fold) -> ModelFile | None:
 
 
 def as_begun(fold: Fold, start: ModelFile | None) -> Fold:
-    """Return the fold with the seed and the determinism that its training began with.
+    """Return the fold with the seed, the determinism and the frozen part its training began with.
 
     Raises:
-        UsageError: another seed is asked for.
+        UsageError: another seed or part is asked for.
     """
     if start is None:
-        return fold
+        return _without_restart(fold)
     kept: Mapping[str, Any] = start.content.get("run") or {}
     run = fold.run
+    part = kept.get("freeze")
+    if run.freeze not in (None, part):
+        raise UsageError(
+            f"--freeze {run.freeze}: this training began with {part or 'nothing'} frozen and goes "
+            "on so. Leave out --freeze, or train anew with -pretrained_weights"
+        )
+    fold = _without_restart(replace(fold, run=replace(run, freeze=part)))
     if "seed" not in kept:
         logger.info("%s keeps no seed; its batches cannot be repeated exactly", start.path.name)
         return fold
@@ -120,7 +133,15 @@ def as_begun(fold: Fold, start: ModelFile | None) -> Fold:
             "Leave out --seed, or train anew without -c"
         )
     deterministic = run.deterministic or bool(kept["deterministic"])
-    return replace(fold, run=replace(run, seed=kept["seed"], deterministic=deterministic))
+    return replace(fold, run=replace(fold.run, seed=kept["seed"], deterministic=deterministic))
+
+
+def _without_restart(fold: Fold) -> Fold:
+    """Return a fold with a frozen part so that this is never drawn anew."""
+    if fold.run.freeze is None:
+        return fold
+    recipe = replace(fold.run.recipe, restarts_when_lost=False)
+    return replace(fold, run=replace(fold.run, recipe=recipe))
 
 
 def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
@@ -175,7 +196,8 @@ def build_parts(fold: Fold, runtime: Runtime, start: ModelFile | None) -> Parts:
     """
     recipe = fold.run.recipe
     network = recipe.network.build(fold.network_task)
-    _load_weights(fold, network, start)
+    taken = _load_weights(fold, network, start, speaks=runtime.is_main)
+    frozen = 0 if fold.run.freeze is None else freeze(network, fold.run.freeze)
     objective = recipe.objective.build(
         network, batch_dice=fold.batch_dice, total=runtime.total(), share=fold.share.weight
     ).to(runtime.device)
@@ -199,6 +221,8 @@ def build_parts(fold: Fold, runtime: Runtime, start: ModelFile | None) -> Parts:
         state=TrainState() if start is None else TrainState.from_checkpoint(content),
         progress=progress,
         start=start,
+        frozen_parameters=frozen,
+        transfer=taken,
     )
 
 
@@ -213,13 +237,25 @@ def resume_loop(loop: TrainLoop, parts: Parts) -> None:
         restore_random_states(content["random_states"])
 
 
-def _load_weights(fold: Fold, network: nn.Module, start: ModelFile | None) -> None:
-    """Load the weights a run starts from, if it does not start from random ones."""
+def _load_weights(
+    fold: Fold, network: nn.Module, start: ModelFile | None, *, speaks: bool
+) -> Mapping[str, object] | None:
+    """Load the weights a run starts from, if not from random ones; return what was transferred."""
     if start is not None:
         load_v1_state_dict(network, start.state_dict)
-        return
+        return None
     path = fold.run.pretrained_weights
-    if path is not None:
-        content = load_content(path)
-        copied = copy_pretrained(network, without_module(content["state_dict"]))
-        logger.info("copied %d tensors from %s", len(copied), path)
+    if path is None:
+        return None
+    weights, plans = load_pretrained(path), fold.plans
+    modalities = [name for _, name in sorted(plans.modalities.items())]
+    result = transfer(
+        network,
+        weights,
+        channels=names_of_channels(modalities, plans.classes, fold.network_task.channels),
+        labels=names_of_outputs(fold.label_names, plans.classes),
+    )
+    if speaks:
+        logger.info("pretrained weights of %s:\n%s", path, result.table())
+    require_share(result, weights, fold.run.pretrained_share)
+    return describe_transfer(weights, result)

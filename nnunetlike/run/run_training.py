@@ -19,6 +19,7 @@ from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import available_cores
 from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, LOW, parse_fold, task_name
 from nnunetlike.core.seeding import fresh_seed
+from nnunetlike.networks.transfer import LEAST_SHARE
 from nnunetlike.run.cascade import hand_on, require_previous_stage
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.fold import Fold, FoldRun, resolve
@@ -99,7 +100,8 @@ def add_v1_options(parser: CommandParser) -> None:
     add("--disable_validation_inference", action=flag, help="no validation after training")
     add("--val_disable_overwrite", action=flag, help="keep validation predictions that exist")
     add("--disable_next_stage_pred", action=flag, help="no predictions for a next stage")
-    add("-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from")
+    add("-pretrained_weights", type=Path, metavar="FILE", help="checkpoint to start from, ours or "
+        "nnU-Net v1's (X.model) or v2's (X.pth); a table says what fits")  # fmt: skip
 
 
 def add_our_options(parser: CommandParser) -> None:
@@ -110,6 +112,10 @@ def add_our_options(parser: CommandParser) -> None:
     add("--val_iterations", type=int, help="validation batches per epoch")
     add("--batch_size", type=int, help="patches per batch; as planned when absent")
     add("--base_num_features", type=int, help="features of the first level")
+    add("--freeze", choices=("encoder",), help="part of the network that keeps its weights; with "
+        "-pretrained_weights")  # fmt: skip
+    add("--pretrained_share", type=float, default=LEAST_SHARE, metavar="SHARE", help="least share "
+        "of the network that -pretrained_weights must fit; 0 takes whatever fits")  # fmt: skip
     add("--lr", type=float, help="learning rate to begin with; as the trainer says when absent")
     add(
         "--early_stopping",
@@ -181,6 +187,13 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
     """
     if args.continue_training and args.pretrained_weights:
         raise UsageError("-c goes on with its own weights; leave out -pretrained_weights")
+    goes_on = args.continue_training or args.validation_only
+    if args.freeze and not (args.pretrained_weights or goes_on):
+        raise UsageError(
+            f"--freeze {args.freeze} keeps pretrained weights; give them with -pretrained_weights"
+        )
+    if not 0 <= args.pretrained_share <= 1:
+        raise UsageError(f"--pretrained_share {args.pretrained_share:g}: a share is from 0 to 1")
     if args.early_stopping is not None and args.early_stopping < 1:
         raise UsageError(f"--early_stopping {args.early_stopping}: give 1 epoch or more")
     if args.valbest and args.checkpoint:
@@ -205,6 +218,8 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         early_stopping=args.early_stopping,
         ignore_memory_estimate=args.ignore_memory_estimate,
         pretrained_weights=args.pretrained_weights,
+        pretrained_share=args.pretrained_share,
+        freeze=args.freeze,
         val_folder=args.val_folder or validation_folder(args.checkpoint),
         save_npz=args.npz,
         overwrite_validation=not args.val_disable_overwrite,

@@ -199,7 +199,7 @@ def test_pretrained_weights_are_where_training_starts(
     weights = fold_folder(tiny_task, configuration="2d") / "model_final_checkpoint.model"
     arguments = ["2d", "nnUNetTrainerV2", TASK, "all", *options]
     assert main([*arguments, "-pretrained_weights", str(weights)]) == 0
-    assert "copied" in caplog.text
+    assert "100.0% of" in caplog.text
     assert main([*arguments, "-pretrained_weights", str(weights), "--base_num_features=6"]) == 3
 
 
