@@ -23,6 +23,9 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError
 
+PLAIN_KINDS = "biufcSU"
+"""Kinds of numpy's types whose bytes are values, not addresses."""
+
 NOTHING_LEFT = 2**14
 """Free bytes below which a file that was just written may have been cut short."""
 
@@ -125,20 +128,51 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Array:
+    """Stands for `numpy.ndarray` in pickles, which may name it but not call it.
+
+    Called with a buffer it would take bytes of the file for addresses of objects.
+    """
+
+
+def plain_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return `dtype` if its values are numbers or texts.
+
+    Raises:
+        pickle.UnpicklingError: its values are objects or structures, whose bytes may be addresses.
+    """
+    if dtype.kind not in PLAIN_KINDS:
+        raise pickle.UnpicklingError(f"it asks for an array of {dtype}")
+    return dtype
+
+
+def _dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype[Any]:
+    if not isinstance(code, str):
+        raise pickle.UnpicklingError("it asks for an array of structures")
+    return plain_dtype(np.dtype(code, align, copy))
+
+
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
     core_package = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
     multiarray, numeric = core_package.multiarray, core_package.numeric
+
+    def reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> Any:
+        """Return an empty array, which what follows in the pickle fills."""
+        if kind is not _Array:
+            raise pickle.UnpicklingError(f"it asks for an array of type {kind}")
+        return multiarray._reconstruct(np.ndarray, shape, code)
+
     known: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): OrderedDict,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _dtype,
         ("_codecs", "encode"): _latin1,
         ("builtins", "set"): set,
         ("builtins", "complex"): complex,
         ("builtins", "slice"): slice,
     }
     for core in ("numpy.core", "numpy._core"):
-        known[f"{core}.multiarray", "_reconstruct"] = multiarray._reconstruct
+        known[f"{core}.multiarray", "_reconstruct"] = reconstruct
         known[f"{core}.multiarray", "scalar"] = multiarray.scalar
         known[f"{core}.numeric", "_frombuffer"] = numeric._frombuffer
     return known

@@ -32,6 +32,7 @@ from nnunetlike.core.serialization import (
     atomic_path,
     load_pickle,
     pickle_bytes,
+    plain_dtype,
     unpickle_bytes,
 )
 from nnunetlike.core.specs import spec_from_dict, spec_to_dict
@@ -298,7 +299,7 @@ def _scalar_function(module: str) -> Callable[..., Any]:
 
     def scalar(dtype: np.dtype[Any], data: bytes = b"") -> Any:
         """Return a numpy number of these bytes."""
-        return core.multiarray.scalar(dtype, data)
+        return core.multiarray.scalar(plain_dtype(dtype), data)
 
     scalar.__module__, scalar.__qualname__ = module, "scalar"
     return scalar

@@ -102,3 +102,40 @@ def test_to_plain_keeps_the_kind_of_containers() -> None:
     plain = to_plain(OrderedDict(a=(np.int64(1), [np.float32(2)])))
     assert isinstance(plain, OrderedDict) and plain == {"a": (1, [2.0])}
     assert type(plain["a"][0]) is int
+
+
+class Called:
+    """Pickled, it is a call of a function."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> object:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("kind", ["O", "V8", "O,f8"])
+def test_bytes_are_never_taken_for_addresses_of_objects(
+    tmp_path: Path, protocol: int, kind: str
+) -> None:
+    call = Called(np.ndarray, (1,), np.dtype(kind), b"\x41" * 64)
+    (tmp_path / "plans.pkl").write_bytes(pickle.dumps(call, protocol))
+    with pytest.raises(DataError, match=r"asks for an array of|_Array|arguments"):
+        load_pickle(tmp_path / "plans.pkl")
+
+
+def test_an_array_that_takes_bytes_from_elsewhere_is_not_made(tmp_path: Path) -> None:
+    call = Called(np.ndarray, (9,), np.dtype("f8"), b"\x41" * 72)
+    (tmp_path / "plans.pkl").write_bytes(pickle.dumps(call))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_pickle(tmp_path / "plans.pkl")
+
+
+def test_texts_and_numbers_of_all_sizes_stay_arrays(tmp_path: Path) -> None:
+    values = [np.arange(3).astype(kind) for kind in ("?", "i1", "u8", "f2", "c16", "S3", "U2")]
+    values += [np.arange(3).astype(kind) for kind in (">i4", ">f8")]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(values))
+    for before, after in zip(values, load_pickle(tmp_path / "x.pkl"), strict=True):
+        assert (before.dtype.kind, before.itemsize) == (after.dtype.kind, after.itemsize)
+        assert (before == after).all()

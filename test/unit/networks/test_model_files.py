@@ -75,6 +75,20 @@ def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path) -> Non
     assert not trap.exists()
 
 
+class ScalarOfObject:
+    """A numpy number whose bytes are the address of an object."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        scalar = np.float64(0).__reduce__()[0]
+        return scalar, (np.dtype("O"), b"\x41" * 8)
+
+
+def test_bytes_of_a_checkpoint_are_never_taken_for_addresses(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "epoch": ScalarOfObject()}, tmp_path / "a.model")
+    with pytest.raises(DataError, match="array of object"):
+        load_content(tmp_path / "a.model")
+
+
 def test_code_beside_a_checkpoint_is_refused_and_not_executed(tmp_path: Path) -> None:
     path, trap = tmp_path / "a.model", tmp_path / "trap"
     torch.save({"state_dict": {}, "epoch": 1}, path)
