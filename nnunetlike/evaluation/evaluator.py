@@ -32,6 +32,7 @@ def evaluate_pairs(
     *,
     processes: int,
     advanced: bool = False,
+    metrics: Sequence[str] = (),
     title: str = "evaluating",
 ) -> Summary:
     """Return the scores of pairs of files.
@@ -41,15 +42,22 @@ def evaluate_pairs(
         labels: label values (0 for background too, if wanted) and regions (tuples of values).
         processes: most worker processes; 0 or 1 computes in this process.
         advanced: also compute the costly metrics (Hausdorff Distance 95).
+        metrics: what else to compute, as `chosen_metrics` takes it.
         title: what the progress bar says; no bar when empty.
 
     Raises:
-        UsageError: there is nothing to score.
+        UsageError: there is nothing to score, or a metric does not exist.
         DataError: a file is missing, cannot be read, or a pair differs in shape.
     """
     if not pairs or not labels:
         raise UsageError("nothing to evaluate: give at least one case and one label")
-    evaluate = partial(_evaluate_files, structures=_structures(labels), advanced=advanced)
+    chosen_metrics(advanced=advanced, asked=metrics)  # before any case is read
+    evaluate = partial(
+        _evaluate_files,
+        structures=_structures(labels),
+        advanced=advanced,
+        metrics=tuple(metrics),
+    )
     cases = process_map(
         evaluate, pairs, processes=processes, name=_case_name, title=title, cost=pair_memory
     )
@@ -63,6 +71,7 @@ def evaluate_folder(
     *,
     processes: int,
     advanced: bool = False,
+    metrics: Sequence[str] = (),
     title: str = "evaluating",
 ) -> Summary:
     """Return the scores of all cases of two folders, see `folder_pairs`.
@@ -71,7 +80,9 @@ def evaluate_folder(
         DataError: a folder is missing or empty, or a case is in one of them only.
     """
     pairs = folder_pairs(predictions, references)
-    return evaluate_pairs(pairs, labels, processes=processes, advanced=advanced, title=title)
+    return evaluate_pairs(
+        pairs, labels, processes=processes, advanced=advanced, metrics=metrics, title=title
+    )
 
 
 def folder_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
@@ -107,6 +118,7 @@ def score_case(
     structures: Mapping[str, tuple[int, ...]],
     *,
     advanced: bool = False,
+    metrics: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of each structure of one case.
 
@@ -116,17 +128,18 @@ def score_case(
         spacing: distance between voxel centres along D, H, W, in mm.
         structures: label values of each structure, by name.
         advanced: also compute the costly metrics.
+        metrics: what else to compute, as `chosen_metrics` takes it.
 
     Raises:
         ShapeError: the shapes differ.
     """
-    metrics = chosen_metrics(advanced=advanced)
+    chosen = chosen_metrics(advanced=advanced, asked=metrics)
     every = [value for members in structures.values() for value in members]
     matrix = confusion(reference, prediction, every)
     scores: dict[str, dict[str, float]] = {}
     for name, members in structures.items():
         case = Comparison(matrix.counts(members), members, prediction, reference, spacing)
-        scores[name] = {metric: found.measure(case) for metric, found in metrics.items()}
+        scores[name] = {metric: found.measure(case) for metric, found in chosen.items()}
     return scores
 
 
@@ -144,13 +157,19 @@ def _structures(labels: Labels) -> dict[str, tuple[int, ...]]:
 
 
 def _evaluate_files(
-    pair: tuple[Path, Path], *, structures: Mapping[str, tuple[int, ...]], advanced: bool
+    pair: tuple[Path, Path],
+    *,
+    structures: Mapping[str, tuple[int, ...]],
+    advanced: bool,
+    metrics: Sequence[str],
 ) -> CaseScores:
     predicted, wanted = pair
     prediction, geometry = format_of(predicted).read_label(predicted)
     reference, _ = format_of(wanted).read_label(wanted)
     try:
-        scores = score_case(prediction, reference, geometry.spacing, structures, advanced=advanced)
+        scores = score_case(
+            prediction, reference, geometry.spacing, structures, advanced=advanced, metrics=metrics
+        )
     except ShapeError as error:
         raise ShapeError(f"{predicted} against {wanted}: {error}") from None
     return CaseScores(str(predicted), str(wanted), scores)

@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetlike.core.errors import UsageError
 from nnunetlike.core.parallel import default_processes
+from nnunetlike.core.serialization import write_text
 from nnunetlike.evaluation.evaluator import evaluate_folder
+from nnunetlike.evaluation.metrics import chosen_metrics
+from nnunetlike.evaluation.score_table import as_csv
 from nnunetlike.evaluation.summary import Summary
 from nnunetlike.evaluation.video_folder import evaluate_video_folder, find_sidecars
 from nnunetlike.run.command_line import CommandParser, process_count, run_command
@@ -33,6 +37,19 @@ def build_parser() -> CommandParser:
         "--advanced", action="store_true", help="also compute the Hausdorff Distance 95, in mm"
     )
     parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="compute more: hd95 (Hausdorff Distance 95, mm), assd (average symmetric surface "
+        "distance, mm), nsd:MM (normalised surface Dice at a tolerance in mm, may be given several "
+        "times: nsd:1 nsd:2.5), volume (mL), lesions (precision, recall and F1 of connected "
+        "components)",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="also write all scores as a table of cases"
+    )
+    parser.add_argument(
         "--video",
         type=Path,
         metavar="FOLDER",
@@ -50,29 +67,49 @@ def build_parser() -> CommandParser:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Evaluate, write summary.json and print a table."""
+    """Evaluate, write summary.json and print a table.
+
+    Raises:
+        UsageError: videos are to be measured by metrics of images.
+    """
     target = args.pred / "summary.json"
     sidecars = args.video or (find_sidecars(args.ref) if args.ref.is_dir() else None)
     if sidecars is None:
         summary = evaluate_folder(
-            args.pred, args.ref, args.l, processes=args.num_processes, advanced=args.advanced
-        )
+            args.pred, args.ref, args.l, processes=args.num_processes, advanced=args.advanced,
+            metrics=args.metrics,
+        )  # fmt: skip
         summary.write(target)
         more: list[str] = []
+    elif args.metrics:
+        raise UsageError(
+            f"--metrics is for images; videos ({sidecars}) have their own distances and volumes in "
+            "summary.json and clinical.csv"
+        )
     else:
         videos = evaluate_video_folder(
             args.pred, args.ref, args.l, sidecars, processes=args.num_processes
         )
         more = video_lines(videos.write(target))
         summary = videos.summary
-    print("\n".join([table(summary), *more]))
+    if args.csv is not None:
+        write_text(args.csv, as_csv(summary))
+    plain = chosen_metrics(advanced=False)
+    asked = [n for n in chosen_metrics(advanced=False, asked=args.metrics) if n not in plain]
+    print("\n".join([table(summary, asked), *more]))
     print(f"{len(summary.cases)} cases evaluated; all scores are in {target}")
 
 
-def table(summary: Summary) -> str:
-    """Return the mean scores as text, one line a label; n/a where no case defines a score."""
+def table(summary: Summary, more: Sequence[str] = ()) -> str:
+    """Return the mean scores as text, one line a label; n/a where no case defines a score.
+
+    Args:
+        summary: of all cases.
+        more: metrics to show beside the usual ones.
+    """
     mean = summary.mean
-    columns = [name for name in COLUMNS if name in summary.foreground_mean]
+    known = summary.foreground_mean
+    columns = [name for name in dict.fromkeys((*COLUMNS, *more)) if name in known]
     rows = [*mean.items(), ("foreground", summary.foreground_mean)]
     cells = [["label", *columns]]
     cells += [[name, *(_number(scores[column]) for column in columns)] for name, scores in rows]

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from nnunetlike.core.errors import UsageError
 from nnunetlike.evaluation.confusion import confusion
-from nnunetlike.evaluation.metrics import METRICS, Comparison, chosen_metrics
+from nnunetlike.evaluation.metrics import FAMILIES, METRICS, Comparison, chosen_metrics
 
 V1 = {
     "Accuracy", "Dice", "False Discovery Rate", "False Negative Rate", "False Omission Rate",
@@ -43,6 +44,37 @@ def test_a_metric_survives_empty_and_full_masks(
 ) -> None:
     value = METRICS.get(name).measure(comparison(*masks))
     assert isinstance(value, (int, float)) and not math.isinf(value)
+
+
+def asked(name: str) -> str:
+    """Return a family as users ask for it."""
+    return name if FAMILIES.get(name).number is None else f"{name}:1.5"
+
+
+@pytest.mark.parametrize("name", FAMILIES.names())
+@pytest.mark.parametrize(
+    "masks", [(None, None), (0, 0), (0, None), (None, 0), (1, 1), (1, None), (None, 1)]
+)
+def test_a_metric_asked_for_survives_empty_and_full_masks(
+    name: str, masks: tuple[int | None, int | None]
+) -> None:
+    chosen = chosen_metrics(advanced=False, asked=[asked(name).upper()])
+    for metric in set(chosen) - V1:
+        value = chosen[metric].measure(comparison(*masks))
+        assert isinstance(value, (int, float)) and not math.isinf(value)
+        assert math.isfinite(value) or masks != (None, None)
+
+
+@pytest.mark.parametrize("name", FAMILIES.names())
+def test_a_metric_asked_for_stands_beside_those_of_v1(name: str) -> None:
+    found = chosen_metrics(advanced=False, asked=[asked(name)])
+    assert list(found)[: len(V1)] == list(chosen_metrics(advanced=False)) and len(found) > len(V1)
+
+
+@pytest.mark.parametrize("text", ["nsd", "nsd:", "nsd:x", "nsd:-1", "nsd:inf", "assd:2", "hd59"])
+def test_a_metric_that_is_asked_for_wrongly_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError, match=text.partition(":")[0]):
+        chosen_metrics(advanced=False, asked=[text])
 
 
 @pytest.mark.parametrize(

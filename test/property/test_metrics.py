@@ -23,9 +23,11 @@ def label_pairs(draw: Any) -> tuple[Any, Any]:
     return draw(maps), draw(maps)
 
 
-def scores(prediction: Any, reference: Any, label: int = 1) -> dict[str, float]:
+def scores(
+    prediction: Any, reference: Any, label: int = 1, asked: tuple[str, ...] = ()
+) -> dict[str, float]:
     members = {"x": (label,)}
-    return score_case(prediction, reference, SPACING, members, advanced=True)["x"]
+    return score_case(prediction, reference, SPACING, members, advanced=True, metrics=asked)["x"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -75,8 +77,8 @@ def test_rates_and_their_complements_sum_to_one(pair: tuple[Any, Any]) -> None:
         )
 
 
-def brute_force_hd95(one: Any, other: Any) -> float:
-    """Pool the distances of every surface voxel to the nearest of the other surface."""
+def brute_force_distances(one: Any, other: Any) -> Any:
+    """Return the distances of every surface voxel to the nearest of the other surface, pooled."""
 
     def surface(mask: Any) -> Any:
         padded = np.pad(mask, 1)
@@ -87,7 +89,11 @@ def brute_force_hd95(one: Any, other: Any) -> float:
 
     a, b = surface(one), surface(other)
     distances = np.linalg.norm(a[:, None] - b[None], axis=-1)
-    return float(np.percentile(np.r_[distances.min(1), distances.min(0)], 95))
+    return np.r_[distances.min(1), distances.min(0)]
+
+
+def brute_force_hd95(one: Any, other: Any) -> float:
+    return float(np.percentile(brute_force_distances(one, other), 95))
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,3 +105,80 @@ def test_hausdorff_distance_is_that_of_every_pair_of_surface_voxels(pair: tuple[
         assert found == pytest.approx(brute_force_hd95(prediction, reference), abs=1e-9)
     else:
         assert math.isnan(found)
+
+
+@settings(max_examples=80, deadline=None)
+@given(label_pairs(), st.sampled_from([0.0, 0.5, 1.0, 2.0, 2.3]))
+def test_surface_distances_are_those_of_every_pair_of_surface_voxels(
+    pair: tuple[Any, Any], tolerance: float
+) -> None:
+    prediction, reference = pair[0] == 1, pair[1] == 1
+    found = scores(*pair, asked=("assd", f"nsd:{tolerance}"))
+    assd = found["Average Symmetric Surface Distance"]
+    nsd = found[f"Normalised Surface Dice {tolerance:g} mm"]
+    filled = (prediction.any(), reference.any())
+    if not all(filled):
+        assert math.isnan(assd)
+        assert nsd == 0.0 if any(filled) else math.isnan(nsd)
+    elif min(prediction.shape) > 1:  # an axis of length 1 has no surface of its own
+        distances = brute_force_distances(prediction, reference)
+        assert assd == pytest.approx(distances.mean(), abs=1e-9)
+        assert nsd == pytest.approx((distances <= tolerance).mean(), abs=1e-12)
+
+
+def test_a_single_slice_has_an_outline() -> None:
+    """Squares of 5 and of 3 within: 16 and 8 outline pixels."""
+    prediction, reference = np.zeros((2, 1, 9, 9), np.uint8)
+    prediction[0, 2:7, 2:7] = reference[0, 3:6, 3:6] = 1
+    members = {"x": (1,)}
+    found = score_case(prediction, reference, (9.0, 2.0, 2.0), members, metrics=("assd", "nsd:2"))[
+        "x"
+    ]
+    corners, sides = 4 * math.hypot(2, 2), 12 * 2
+    assert found["Average Symmetric Surface Distance"] == pytest.approx((corners + sides + 16) / 24)
+    assert found["Normalised Surface Dice 2 mm"] == pytest.approx(20 / 24)
+
+
+def brute_force_lesions(mask: Any) -> list[set[tuple[int, ...]]]:
+    """Return the components of a mask, grown voxel by voxel over all 26 neighbours."""
+    left, found = set(map(tuple, np.argwhere(mask).tolist())), []
+    while left:
+        edge = [left.pop()]
+        lesion = set(edge)
+        while edge:
+            here = edge.pop()
+            near = {v for v in left if max(abs(a - b) for a, b in zip(v, here, strict=True)) == 1}
+            left -= near
+            lesion |= near
+            edge += near
+        found.append(lesion)
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(label_pairs())
+def test_lesions_are_those_grown_voxel_by_voxel(pair: tuple[Any, Any]) -> None:
+    predicted, wanted = (brute_force_lesions(label == 1) for label in pair)
+    found = scores(*pair, asked=("lesions",))
+    assert (found["Lesions Test"], found["Lesions Reference"]) == (len(predicted), len(wanted))
+    precision = sum(any(one & other for other in wanted) for one in predicted)
+    recall = sum(any(one & other for other in predicted) for one in wanted)
+    p = precision / len(predicted) if predicted else math.nan
+    r = recall / len(wanted) if wanted else math.nan
+    assert found["Lesion Precision"] == pytest.approx(p, nan_ok=True)
+    assert found["Lesion Recall"] == pytest.approx(r, nan_ok=True)
+    if predicted and wanted:
+        f1 = 2 * p * r / (p + r) if p + r else 0.0
+    else:
+        f1 = 0.0 if predicted or wanted else math.nan
+    assert found["Lesion F1"] == pytest.approx(f1, nan_ok=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(label_pairs())
+def test_volumes_are_voxels_times_their_volume(pair: tuple[Any, Any]) -> None:
+    found = scores(*pair, asked=("volume",))
+    predicted, wanted = ((label == 1).sum() / 1000 for label in pair)  # voxels of 1 mm³
+    assert found["Volume Test (mL)"] == pytest.approx(predicted)
+    assert found["Volume Reference (mL)"] == pytest.approx(wanted)
+    assert found["Volume Difference (mL)"] == pytest.approx(predicted - wanted)
