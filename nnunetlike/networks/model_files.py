@@ -14,6 +14,7 @@ import errno
 import importlib
 import logging
 import pickle
+import re
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +50,7 @@ BEST = "model_best.model"
 INFORMATION = "information_file"
 """Entry of `X.model` with the bytes of `X.model.pkl`."""
 
+TORCH_ADVISES = "Weights only load failed"
 MIB = 2**20
 logger = logging.getLogger(__name__)
 
@@ -268,12 +270,20 @@ def load_content(path: Path) -> dict[str, Any]:
         LookupError,
         ValueError,
     ) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{path} cannot be read as a checkpoint ({reason}). It is damaged, or asks to execute "
+            f"{path} cannot be read as a checkpoint ({_reason(error)}). It is damaged, or asks to execute "
             "code, which is refused"
         ) from None
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Return what was refused, without torch's advice to read it all the same."""
+    text = str(error)
+    if not text.startswith(TORCH_ADVISES):
+        return (text.splitlines() or [type(error).__name__])[0]
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    return f"it asks for {asked[1]}" if asked else "it holds more than tensors and plain types"
 
 
 def without_module(state_dict: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:

@@ -70,8 +70,9 @@ def test_numpy_numbers_of_any_era_are_read(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_is_refused_and_not_executed(tmp_path: Path) -> None:
     path, trap = tmp_path / "a.model", tmp_path / "trap"
     torch.save({"state_dict": {}, "epoch": Malicious(trap)}, path)
-    with pytest.raises(DataError, match="refused"):
+    with pytest.raises(DataError, match=r"it asks for \w+\.mkdir.*refused") as caught:
         load_content(path)
+    assert "weights_only" not in str(caught.value)
     assert not trap.exists()
 
 
@@ -85,7 +86,7 @@ class ScalarOfObject:
 
 def test_bytes_of_a_checkpoint_are_never_taken_for_addresses(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "epoch": ScalarOfObject()}, tmp_path / "a.model")
-    with pytest.raises(DataError, match="array of object"):
+    with pytest.raises(DataError, match="cannot be read as a checkpoint"):
         load_content(tmp_path / "a.model")
 
 
