@@ -132,8 +132,7 @@ def require_share(result: Transfer, weights: PretrainedWeights, least: float) ->
     """
     if result.share >= least and result.share > 0:
         return
-    reasons = Counter(tensor.reason for tensor in result.tensors if tensor.outcome == "skipped")
-    (reason, count), *_ = reasons.most_common(1)
+    reasons = [tensor.reason for tensor in result.tensors if tensor.outcome != "loaded"]
     mend = (
         "Plan this data set with the plans that the weights were trained with "
         "(nnUNet_plan_and_preprocess -overwrite_plans)"
@@ -142,8 +141,8 @@ def require_share(result: Transfer, weights: PretrainedWeights, least: float) ->
         mend += f", or go on all the same with --pretrained_share {0.99 * result.share:.2g}"
     raise DataError(
         f"the pretrained weights of {weights.path} fit {result.share:.1%} of this network, less "
-        f"than the {least:.0%} that are asked for. {count} tensors are left out, for example: "
-        f"{reason}. {mend}"
+        f"than the {least:.0%} that are asked for. {len(reasons)} tensors do not fit as they "
+        f"are, for example: {reasons[0]}. {mend}"
     )
 
 

@@ -6,6 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetlike.core.errors import PlanError, UsageError
+from nnunetlike.experiment_planning.planners.common import (
+    masks_for_normalization,
+    normalization_scheme,
+)
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import load_plans
@@ -18,7 +22,8 @@ PRETRAINED_PLANNER = "ExperimentPlanner3D_v21_Pretrained"
 class PretrainedPlanner:
     """Gives the plans of a file with the classes of this data set.
 
-    Everything else, the intensities for normalising CT included, is that of the other data set.
+    With as many channels as here, all else, the intensities for normalising CT included, is that of
+    the other data set.
 
     Args:
         path: 3D plans of v1 or ours.
@@ -47,16 +52,26 @@ class PretrainedPlanner:
     def plan(self, fingerprint: Fingerprint) -> Plans:
         """Return the plans of the file for the classes of `fingerprint`.
 
+        Where the number of channels is another, channels, their normalisation and the facts of the
+        cases are this data set's own; spacing, patch and network stay the file's, so its weights
+        fit but for the first convolution.
+
         Raises:
-            PlanError: the file's plans are 2D, or for another number of channels.
+            PlanError: the file's plans are 2D.
         """
         plans = load_plans(self.path)
         if any(stage.dimension != 3 for stage in plans.stages.values()):
             raise PlanError(f"{self.path} holds 2D plans; give the file ending in _plans_3D.pkl")
         if plans.num_channels != len(fingerprint.modalities):
-            raise PlanError(
-                f"{self.path} is for {plans.num_channels} channels, this data set has "
-                f"{len(fingerprint.modalities)}; its network cannot be trained further on it"
+            plans = replace(
+                plans,
+                modalities=fingerprint.modalities,
+                normalization_schemes={
+                    channel: normalization_scheme(name)
+                    for channel, name in fingerprint.modalities.items()
+                },
+                use_mask_for_norm=masks_for_normalization(fingerprint),
+                fingerprint=fingerprint,
             )
         return replace(
             plans,

@@ -168,11 +168,17 @@ def test_pretrained_plans_keep_all_but_the_classes(tmp_path: Path) -> None:
     assert (plans.stages, plans.fingerprint) == (theirs.stages, theirs.fingerprint)
 
 
-def test_pretrained_plans_for_other_channels_are_refused(tmp_path: Path) -> None:
+def test_pretrained_plans_for_other_channels_keep_network_and_spacing(tmp_path: Path) -> None:
     path = tmp_path / "plans_3D.pkl"
-    save_plans(PLANNERS.get("ExperimentPlanner3D_v21").plan(PROSTATE), path)
-    with pytest.raises(PlanError, match="4 channels, this data set has 1"):
-        PretrainedPlanner(path, "X").plan(LIVER)
+    theirs = PLANNERS.get("ExperimentPlanner3D_v21").plan(PROSTATE)
+    save_plans(theirs, path)
+    own = replace(LIVER, modalities={0: "MR"}, classes=(1, 2, 3))
+    plans = PretrainedPlanner(path, "X").plan(own)
+    assert plans.stages == theirs.stages
+    assert plans.transpose_forward == theirs.transpose_forward
+    assert (plans.num_channels, plans.classes) == (1, (1, 2, 3))
+    assert plans.normalization_schemes == {0: "nonCT"}
+    assert plans.fingerprint == own
 
 
 def test_pretrained_plans_in_2d_are_refused(tmp_path: Path) -> None:
