@@ -25,6 +25,13 @@ COMMANDS = {
     "nnUNet_ensemble": "ensemble",
     "nnUNet_find_best_configuration": "find_best_configuration",
     "nnUNet_plot_task_pngs": "plot_task_pngs",
+    "nnUNet_export_model_to_zip": "export_model_to_zip",
+    "nnUNet_install_pretrained_model_from_zip": "install_pretrained_model_from_zip",
+    "nnUNet_download_pretrained_model": "download_pretrained_model",
+    "nnUNet_download_pretrained_model_by_url": "download_pretrained_model_by_url",
+    "nnUNet_print_available_pretrained_models": "print_available_pretrained_models",
+    "nnUNet_print_pretrained_model_info": "print_pretrained_model_info",
+    "nnUNet_change_trainer_class": "change_trainer_class",
     "nnUNet_env": "env",
     "nnUNet_clean": "clean",
 }
@@ -37,7 +44,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["nnunetlike", "nnunetlike.*"]),
-    package_data={"nnunetlike": ["py.typed"]},
+    package_data={"nnunetlike": ["py.typed", "sharing/catalogue.json"]},
     python_requires=">=3.10",
     # Lower bounds only: installing must never replace the torch a user has.
     install_requires=[
@@ -59,6 +66,7 @@ setup(
     extras_require={
         "dask": ["distributed>=2024.1"],
         "fla": ["fla-core>=0.6"],
+        "v2": ["dynamic-network-architectures>=0.2"],
         "video": ["av>=12.0"],
     },
     entry_points={

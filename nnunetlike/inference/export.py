@@ -47,6 +47,9 @@ class ExportSettings:
     regions: tuple[int, ...] | None = None
     """Label of each channel when channels are regions (v1's regions_class_order); else None."""
 
+    logits: bool = False
+    """What comes from the network are logits: softmax is due after the interpolation."""
+
     @classmethod
     def of(cls, plans: Plans) -> ExportSettings:
         """Return the settings of plans; `segmentation_export_params` overrides the defaults."""
@@ -56,6 +59,7 @@ class ExportSettings:
             order=int(asked.get("interpolation_order", 1)),
             order_z=int(asked.get("interpolation_order_z", 0)),
             force_separate_z=asked.get("force_separate_z"),
+            logits=plans.conventions == "v2",
         )
 
     def axis(self, record: CaseRecord) -> int | None:
@@ -144,13 +148,17 @@ def probabilities_within_box(
     probabilities = _to_file_axes(probabilities, settings)
     shape: Shape3 = record.size_after_cropping
     axis = settings.axis(record)
-    resized = np.empty((len(probabilities), *shape), dtype)
+    resized = np.empty((len(probabilities), *shape), np.float32 if settings.logits else dtype)
     for k in range(len(probabilities)):
         resized[k] = resample_image(
             probabilities[k : k + 1], shape, order=settings.order, axis=axis,
             order_z=settings.order_z,
         )[0]  # fmt: skip
-    return resized
+    if settings.logits:
+        resized -= resized.max(axis=0)
+        np.exp(resized, out=resized)
+        resized /= resized.sum(axis=0)
+    return resized.astype(dtype, copy=False)
 
 
 def export_bytes(probabilities: npt.NDArray[np.float32], record: CaseRecord) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.paths import OFFICIAL, fold_name
 from nnunetlike.inference.strategies import STRATEGIES, Strategy
+from nnunetlike.inference.v2_bundle import is_v2_model, load_v2
 from nnunetlike.networks import NETWORKS
 from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
 from nnunetlike.networks.v1_weights import load_v1_state_dict
@@ -39,6 +40,18 @@ class ModelBundle:
 
     weights: tuple[Mapping[str, Any], ...]
     """Weights of each fold under v1's names, in main memory."""
+
+    mirror_axes: tuple[int, ...] | None = None
+    """Axes of the patch that training has mirrored, where the model tells; None: all."""
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """Axes of the patch over whose mirrored views predictions are averaged."""
+        if self.video is not None:
+            return ()
+        if self.mirror_axes is not None:
+            return self.mirror_axes
+        return tuple(range(self.plans.stages[self.stage].dimension))
 
     @property
     def folds(self) -> tuple[str, ...]:
@@ -67,7 +80,7 @@ class ModelBundle:
 def load_bundle(
     folder: Path, folds: Sequence[int | str] | None = None, checkpoint: str = FINAL
 ) -> ModelBundle:
-    """Return the trained model of a folder `TRAINER__PLANS`.
+    """Return the trained model of a folder `TRAINER__PLANS`, or one of nnU-Net v2.
 
     Args:
         folder: holds `fold_0`, ..., `fold_official` or `all`.
@@ -78,9 +91,12 @@ def load_bundle(
 
     Raises:
         DataError: folder, folds or checkpoints are missing; the message lists what exists.
+        UsageError: a model of nnU-Net v2 needs a package that is not installed.
     """
     if not folder.is_dir():
         raise DataError(f"there is no trained model at {folder}. {_models_nearby(folder)}")
+    if is_v2_model(folder):
+        return _v2_bundle(folder, folds, checkpoint)
     chosen = _fold_folders(folder, folds)
     checkpoints = tuple(_checkpoint(fold, checkpoint) for fold in chosen)
     first = load_model_file(checkpoints[0])
@@ -93,6 +109,20 @@ def load_bundle(
         strategy=STRATEGIES.get(_strategy_name(first)),
         checkpoints=checkpoints,
         weights=(first.state_dict, *rest),
+    )
+
+
+def _v2_bundle(folder: Path, folds: Sequence[int | str] | None, checkpoint: str) -> ModelBundle:
+    model = load_v2(folder, folds, checkpoint)
+    return ModelBundle(
+        folder=folder,
+        plans=model.plans,
+        stage=0,
+        network=model.network,
+        strategy=STRATEGIES.get("sliding_window"),
+        checkpoints=model.checkpoints,
+        weights=model.weights,
+        mirror_axes=model.mirror_axes,
     )
 
 

@@ -59,6 +59,9 @@ logger = logging.getLogger(__name__)
 SMALLEST_SHARE = 0.1
 """Compressed over plain bytes of probabilities that are nearly all 0 or 1."""
 
+DESCRIPTIONS = {"v1": ("plans.pkl",), "v2": ("plans.json", "dataset.json")}
+"""Files of a model that are put beside its predictions, as the nnU-Net it is of does."""
+
 PREPARE_FACTOR = 12
 """Memory that reading, cropping and resampling a case takes, per byte of its files unpacked."""
 
@@ -81,7 +84,7 @@ def predict_folder(
     Args:
         bundle: the trained model; the folds' probabilities are averaged.
         images: `ID_0000.nii.gz` ..., see `cases.find_cases`.
-        output: gets `ID.nii.gz`, `plans.pkl`, `prediction_time.txt` and, where the model has one,
+        output: gets `ID.nii.gz`, the plans, `prediction_time.txt` and, where the model has one,
             `postprocessing.json`, which is applied; of videos also overlays and `clinical.csv`,
             over all videos predicted by now.
         settings: see there.
@@ -123,7 +126,8 @@ def predict_folder(
     if settings.save_npz:
         require_room_for_probabilities(bundle.plans, len(todo), output)
     errors = (predictor or PredictHere(bundle, settings))(todo, destinations)
-    _copy(bundle.folder / "plans.pkl", output)
+    for name in DESCRIPTIONS[bundle.plans.conventions]:
+        _copy(bundle.folder / name, output)
     if bundle.video is not None:
         there = [PredictedVideo(case, destinations[case.case_id].path) for case in every]
         write_video_outputs([v for v in there if v.label.is_file()], output, settings)
@@ -204,7 +208,8 @@ def predict_case(
 ) -> npt.NDArray[np.float32]:
     """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds.
 
-    cuDNN meanwhile chooses the fastest of its ways, in this whole process.
+    Of models of nnU-Net v2 they are logits, as there. cuDNN meanwhile chooses the fastest of its
+    ways, in this whole process.
 
     Raises:
         ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
@@ -228,7 +233,8 @@ def mean_over_folds(
         patch_size=patch,
         device=settings.device,
         step_size=settings.step_size,
-        mirror_axes=tuple(range(len(patch))) if settings.mirror and bundle.video is None else (),
+        mirror_axes=bundle.mirrored if settings.mirror else (),
+        logits=bundle.plans.conventions == "v2",
         bidirectional=settings.bidirectional,
         autocast=settings.autocast,
         accumulate_on_device=settings.accumulate_on_device,

@@ -14,6 +14,7 @@ from nnunetlike.plans.topology import Topology
 
 FrameSampling = Literal["uniform_ed_es", "stride"]
 NetworkSize = Literal["base", "small"]
+Conventions = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +113,10 @@ class Plans:
 
     preprocessed_folder: str = ""
     """Kept for v1, never read."""
+
+    conventions: Conventions = "v1"
+    """Which nnU-Net's order of steps: v2 normalises before it resamples and averages logits, v1
+    after it and probabilities. Models of v2 only; v1's files do not tell it."""
 
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a v1 pickle that have no field here, such as `segmentation_export_params`."""

@@ -15,6 +15,8 @@ from nnunetlike.plans.fingerprint import ChannelIntensities, IntensityStatistics
 EPSILON = 1e-8
 """Added to the deviation, so that a constant image becomes 0."""
 
+LARGEST_BYTE = 255
+
 
 def normalize(
     image: npt.NDArray[Any],
@@ -28,8 +30,9 @@ def normalize(
 
     Schemes: `CT` clips to the data set's foreground percentiles 0.5 and 99.5 and standardises by
     its mean and deviation; `CT2` clips likewise and standardises by the voxels strictly between;
-    `noNorm` does nothing; `nonCT` (and any other name) standardises by the case itself. What does
-    not vary at all becomes 0.
+    `noNorm` does nothing; `to01` and `rgbTo01` (nnU-Net v2) bring the case's minimum and maximum,
+    or 0 and 255, to 0 and 1, mask or not; `nonCT` (and any other name) standardises by the case
+    itself. What does not vary at all becomes 0, but for `noNorm` and `rgbTo01`.
 
     Args:
         image: (C, ...).
@@ -112,9 +115,26 @@ def _not_at_all(
     del channel, inside, known
 
 
+def _by_range(
+    channel: FloatArray, inside: BoolArray | None, known: IntensityStatistics | None
+) -> None:
+    del inside, known
+    channel -= channel.min()
+    channel /= max(channel.max(), EPSILON)
+
+
+def _by_byte(
+    channel: FloatArray, inside: BoolArray | None, known: IntensityStatistics | None
+) -> None:
+    del inside, known
+    channel /= LARGEST_BYTE
+
+
 _Scheme = Callable[[FloatArray, BoolArray | None, IntensityStatistics | None], None]
 _SCHEMES: Mapping[str, _Scheme] = {
     "CT": _by_data_set,
     "CT2": _by_case_within_window,
     "noNorm": _not_at_all,
+    "to01": _by_range,
+    "rgbTo01": _by_byte,
 }

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -131,22 +132,41 @@ class Preprocessor:
         label = cropped.label.transpose(axes)
         a, b, c = (record.original_spacing[axis] for axis in axes)
         target = self.target_spacing((a, b, c))
-        if not CLIPPED.isdisjoint(self.plans.normalization_schemes.values()):
+        before = self.plans.conventions == "v2"
+        if before:
+            image = self._normalized(image, label)
+        elif not CLIPPED.isdisjoint(self.plans.normalization_schemes.values()):
             image = image.astype(np.float64)
-        image, label = resampled(image, label, (a, b, c), target)
+        image, label = resampled(image, label, (a, b, c), target, **_asked(self.plans))
         label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
-        normalized = normalize(
-            image.astype(np.float32, copy=False),
-            label if inside is None else _in_all_frames(inside, label.shape),
-            schemes=self.plans.normalization_schemes,
-            use_mask=self.plans.use_mask_for_norm,
-            intensities=self.plans.fingerprint.intensities,
-        )
+        mask = label if inside is None else _in_all_frames(inside, label.shape)
+        normalized = image if before else self._normalized(image, mask)
         locations = sample_class_locations(label, self.plans.classes) if sample_classes else None
         depth, height, width = label.shape
         found = record.resampled((depth, height, width), target, locations)
         found = replace(found, use_nonzero_mask=self.plans.use_mask_for_norm)
         return Prepared(image=normalized, label=label, record=found)
+
+    def _normalized(self, image: FloatArray, label: LabelMap) -> FloatArray:
+        return normalize(
+            image.astype(np.float32, copy=False),
+            label,
+            schemes=self.plans.normalization_schemes,
+            use_mask=self.plans.use_mask_for_norm,
+            intensities=self.plans.fingerprint.intensities,
+        )
+
+
+def _asked(plans: Plans) -> dict[str, Any]:
+    """Return how plans ask for images to be resampled, where it is not as v1 does it."""
+    asked = plans.extra.get("image_resampling_params")
+    if plans.conventions == "v1" or asked is None:
+        return {}
+    return {
+        "order": asked["interpolation_order"],
+        "order_z": asked["interpolation_order_z"],
+        "force": asked["force_separate_z"],
+    }
 
 
 def _in_all_frames(inside: BoolArray, shape: tuple[int, ...]) -> LabelMap:
@@ -292,17 +312,34 @@ def resampled_shape(shape: Shape3, spacing: Spacing3, target: Spacing3) -> Shape
 
 
 def resampled(
-    image: FloatArray, label: LabelMap, spacing: Spacing3, target: Spacing3
+    image: FloatArray,
+    label: LabelMap,
+    spacing: Spacing3,
+    target: Spacing3,
+    *,
+    order: int = 3,
+    order_z: int = 0,
+    force: bool | None = None,
 ) -> tuple[FloatArray, LabelMap]:
     """Return an image (C, D, H, W) and its label (D, H, W) at another spacing (mm).
 
     Cubic splines for the image, linear for the label; along a coarse axis nearest neighbour.
+
+    Args:
+        image: (C, D, H, W).
+        label: (D, H, W).
+        spacing: of both, mm.
+        target: to reach, mm.
+        order: of the image's splines.
+        order_z: of them along a coarse axis.
+        force: of the image, take the coarsest axis for coarse (True) or none (False); None: where
+            spacings ask for it.
     """
     depth, height, width = label.shape
     shape = resampled_shape((depth, height, width), spacing, target)
-    axis = separate_axis(spacing, target)
+    axis, apart = separate_axis(spacing, target), separate_axis(spacing, target, force)
     return (
-        resample_image(image, shape, order=3, axis=axis, order_z=0),
+        resample_image(image, shape, order=order, axis=apart, order_z=order_z),
         resample_label(label, shape, order=1, axis=axis, order_z=0),
     )
 

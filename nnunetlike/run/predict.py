@@ -22,6 +22,7 @@ from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.videos import CLINICAL
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.dask_option import add_dask_option
+from nnunetlike.run.v2_folders import v2_model_folder
 from nnunetlike.training.recipes import TRAINERS
 from nnunetlike.training.runtime import choose_device
 
@@ -39,7 +40,10 @@ def build_parser() -> CommandParser:
     add = parser.add_argument
     add("-i", "--input_folder", required=True, type=Path, help="folder of images")
     add("-o", "--output_folder", required=True, type=Path, help="folder for predictions")
-    add("-t", "--task_name", required=True, help="task name or number")
+    add("-t", "-d", "--task_name", help="task name or number, also of a data set of nnU-Net v2")
+    add("--model_folder", type=Path, help="folder of a trained model, wherever it lies, in place "
+        "of -t, -m, -tr and -p; those of nnU-Net v2 need "
+        "pip install \"nnunetlike[v2]\"")  # fmt: skip
     add("-tr", "--trainer_class_name", default=paths.DEFAULT_TRAINER, help="name of the trainer")
     add("-ctr", "--cascade_trainer_class_name", default=paths.DEFAULT_CASCADE_TRAINER,
         help="name of the trainer instead of -tr when -m is 3d_cascade_fullres")  # fmt: skip
@@ -164,6 +168,33 @@ def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSe
 
 
 def _model_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of the model: as named, else one trained here or by v1, else by v2."""
+    cascade = args.model == paths.CASCADE
+    if args.model_folder is not None:
+        if cascade and args.lowres_segmentations is None:
+            raise UsageError(
+                "with --model_folder a cascade needs the predictions of 3d_lowres (-l)"
+            )
+        return Path(args.model_folder)
+    if args.task_name is None:
+        raise UsageError("name the model: either with -t (and -m, -tr, -p) or with --model_folder")
+    other = v2_model_folder(
+        args.task_name, args.model, args.trainer_class_name, args.plans_identifier
+    )
+    try:
+        folder = _own_model_folder(args)
+    except UsageError:
+        if other is None:
+            raise
+        return other
+    if other is None or folder.is_dir():
+        return folder
+    if cascade:
+        raise UsageError(f"cascades of nnU-Net v2 ({other}) are not supported; use another -m")
+    return other
+
+
+def _own_model_folder(args: argparse.Namespace) -> Path:
     if args.lowres_segmentations is not None and args.model != paths.CASCADE:
         raise UsageError(f"-l belongs to -m 3d_cascade_fullres; leave it out for {args.model}")
     if args.model not in paths.CONFIGURATIONS:

@@ -33,6 +33,9 @@ class Request:
     mirror_axes: tuple[int, ...] = ()
     """Axes of the patch over whose mirrored views the probabilities are averaged."""
 
+    logits: bool = False
+    """Average logits and give these, in place of probabilities (nnU-Net v2)."""
+
     tiled: bool = True
     """False: the whole image at once, padded to what the network can pool."""
 
@@ -49,8 +52,8 @@ class Request:
 class Strategy(Protocol):
     """A way to predict an image.
 
-    Contract: gives probabilities (K, D, H, W) float32 of an image (C, D, H, W) float32, on its
-    grid; leaves network and image unchanged.
+    Contract: gives probabilities, or logits if asked for, (K, D, H, W) float32 of an image
+    (C, D, H, W) float32, on its grid; leaves network and image unchanged.
     """
 
     def __call__(

@@ -41,7 +41,7 @@ def sliding_window(
         request: window, step, mirroring, device.
 
     Returns:
-        Probabilities (K, D, H, W) float32 in main memory.
+        Probabilities, or logits if asked for, (K, D, H, W) float32 in main memory.
 
     Raises:
         UsageError: the step is not in (0, 1].
@@ -80,7 +80,7 @@ def _accumulate(network: nn.Module, source: Tensor, window: Size, request: Reque
     for block, factors in _blocks(tuple(source.shape[1:]), window, request, at_once):
         patch = source[(slice(None), *block)].to(request.device)
         batch = patch[None] if len(window) == 3 else patch.transpose(0, 1)
-        mean = _mean_over_views(network, batch, views, at_once).to(home)
+        mean = _mean_over_views(network, batch, views, at_once, request.logits).to(home)
         mean = mean[0] if len(window) == 3 else mean.transpose(0, 1)
         total[(slice(None), *block)].addcmul_(mean, _weight(factors, home))
     return total
@@ -137,15 +137,20 @@ def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _mean_over_views(
-    network: nn.Module, batch: Tensor, views: Sequence[tuple[int, ...]], at_once: int
+    network: nn.Module,
+    batch: Tensor,
+    views: Sequence[tuple[int, ...]],
+    at_once: int,
+    logits: bool,
 ) -> Tensor:
-    """Return the probabilities (B, K, *patch), averaged over the mirrored views."""
+    """Return probabilities, or logits, (B, K, *patch), averaged over the mirrored views."""
     step = max(1, at_once // len(batch))
     total: Tensor | None = None
     for group in _groups(len(views), step):
         chosen = views[group]
         mirrored = torch.cat([batch.flip(dims) if dims else batch for dims in chosen])
-        found = torch.softmax(network(mirrored).float(), dim=1)
+        found = network(mirrored).float()
+        found = found if logits else torch.softmax(found, dim=1)
         for part, dims in zip(found.split(len(batch)), chosen, strict=True):
             back = part.flip(dims) if dims else part
             total = back.clone() if total is None else total.add_(back)
