@@ -9,12 +9,13 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from nnunetlike.core.errors import DataError, UsageError
-from nnunetlike.core.intact import damage
+from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.parallel import process_map
 from nnunetlike.core.serialization import (
     atomic_path,
@@ -128,7 +129,8 @@ def ensemble_cases(
         save_json(made_of, journal)
     todo = [case for case in cases if any(damage(path) for path in task.files(case.case_id))]
     process_map(
-        task, todo, processes=processes, name=_case_id, title="ensembling", cost=_memory
+        task, todo, processes=processes, name=_case_id, title="ensembling",
+        cost=partial(_memory, keep=save_npz),
     )  # fmt: skip
     journal.unlink()
     return [task.label_file(case.case_id) for case in cases]
@@ -176,9 +178,10 @@ def _case_id(case: EnsembleCase) -> str:
     return case.case_id
 
 
-def _memory(case: EnsembleCase) -> float:
+def _memory(case: EnsembleCase, keep: bool) -> float:
     record = CaseRecord.from_v1(_properties(case.files[0].with_suffix(".pkl")))
-    return BYTES_PER_VOXEL * prod(record.original_size)
+    kept = unpacked_size(case.files[0]) if keep else 0
+    return BYTES_PER_VOXEL * prod(record.original_size) + kept
 
 
 def _properties(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +65,19 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.gener
 def _read(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[np.generic], path: Path
 ) -> Iterator[Probabilities]:
-    count = math.prod(shape[1:])
     for _ in range(shape[0]):
-        try:
-            content = stream.read(count * dtype.itemsize)
-            yield np.frombuffer(content, dtype, count).reshape(shape[1:]).astype(np.float16)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
-            raise _unreadable(path, error) from None
+        yield _read_one(stream, shape[1:], dtype, path)  # no name, which would keep it for a turn
+
+
+def _read_one(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[np.generic], path: Path
+) -> Probabilities:
+    count = math.prod(shape)
+    try:
+        content = stream.read(count * dtype.itemsize)
+        return np.frombuffer(content, dtype, count).reshape(shape).astype(np.float16, copy=False)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _unreadable(path: Path, why: object) -> DataError:
@@ -115,7 +121,7 @@ def mean_label(
         winner = _Winner(size, regions)
         kept = np.empty((classes, *size), np.float16) if keep else None
         for k in range(classes):
-            mean = _mean([next(member.arrays) for member in members], size, box)
+            mean = _mean((next(member.arrays) for member in members), len(members), size, box)
             winner.see(k, mean)
             if kept is not None:
                 kept[k] = mean
@@ -146,12 +152,12 @@ class _Winner:
 
 
 def _mean(
-    channels: Sequence[Probabilities], size: tuple[int, ...], box: tuple[slice, ...]
+    channels: Iterable[Probabilities], count: int, size: tuple[int, ...], box: tuple[slice, ...]
 ) -> Probabilities:
     total = np.zeros(size, np.float32)
     for channel in channels:
         total += channel if channel.shape == size else channel[box]
-    total /= len(channels)
+    total /= count
     return total.astype(np.float16)
 
 

@@ -198,19 +198,19 @@ def test_singles_are_ranked_without_probabilities_and_pairs_make_them(
 
 
 def test_folds_that_one_model_lacks_are_not_compared(
-    trained: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    trained: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = trained(3, (1,))
+    home = trained(5, (1, 4))  # two of five folds, of one case each
     train_fold("2d", 0)
     words = ["-t", "901", "--disable_ensembling", "--device=cpu"]
     assert find_best(words) == 0
-    assert "2 cases of fold_1" in capsys.readouterr().out
+    assert "2 cases of fold_1, fold_4" in capsys.readouterr().out
     assert find_best([*words, "-m", "2d", "3d_fullres", "-f", "0", "--strict"]) == 2
     assert "nnUNet_train 3d_fullres nnUNetTrainerV2 Task901_Tiny 0\n" in capsys.readouterr().err
 
     assert determine(["-m", "2d", "-t", "901", "--min_size"]) == 0
     text = capsys.readouterr().out
-    assert "4 cases of fold_0, fold_1" in text and "with a least size at best" in text
+    assert "4 cases of fold_0, fold_1, fold_4" in text and "with a least size at best" in text
     assert "2 of 6 cases have no prediction yet" in text
     content = load_json(results(home) / "2d" / TASK / MODEL / "postprocessing.json")
     assert content["num_samples"] == 4

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from nnunetlike.core.serialization import load_json, save_json, save_pickle
 from nnunetlike.data.imageio import format_of
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.inference import ensemble as module
-from nnunetlike.inference.ensemble import ensemble_folders
+from nnunetlike.inference.ensemble import BYTES_PER_VOXEL, ensemble_folders
 from nnunetlike.inference.probabilities import mean_label
 from nnunetlike.run.ensemble import main
 
@@ -36,7 +37,7 @@ def probabilities(seed: int, classes: int = 3, shape: tuple[int, ...] = INSIDE) 
 
 
 def keep(folder: Path, case: str, softmax: Any, properties: Any = None) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / f"{case}.npz", softmax=softmax)
     save_pickle(properties or record(), folder / f"{case}.pkl")
     return folder / f"{case}.npz"
@@ -147,6 +148,26 @@ def test_a_later_region_overwrites_where_it_exceeds_one_half(tmp_path: Path) -> 
     path = keep(tmp_path / "a", "c", softmax)
     found, _ = mean_label([path, path], ((0, 1), (0, 1), (0, 3)), (1, 1, 3), (2, 300))
     assert found.tolist() == [[[2, 300, 0]]]
+
+
+def peak(models: int, classes: int, folder: Path) -> int:
+    """Return the most bytes in use while so many models of so many classes are averaged."""
+    volume = (20, 40, 40)
+    files = [
+        keep(folder / f"{classes}_{m}", "c", probabilities(m, classes, volume))
+        for m in range(models)
+    ]
+    tracemalloc.start()
+    mean_label(files, tuple((0, n) for n in volume), volume)  # type: ignore[arg-type]
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def test_memory_grows_neither_with_models_nor_with_classes(tmp_path: Path) -> None:
+    few, many = peak(2, 2, tmp_path / "few"), peak(6, 24, tmp_path / "many")
+    assert many < few + 0.5 * 2**20  # 30 KiB a class and model would be 4 MiB more
+    assert few < BYTES_PER_VOXEL * 20 * 40 * 40
 
 
 def test_an_ensemble_can_be_a_member_of_another(models: list[Path], tmp_path: Path) -> None:
