@@ -33,6 +33,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(left)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that is there and holds nothing."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def visible_files(folder: Path, suffix: str) -> list[Path]:
     """Return the files of `folder` that end in `suffix`, sorted by name, without hidden ones.
 

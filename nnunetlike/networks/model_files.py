@@ -271,8 +271,8 @@ def load_content(path: Path) -> dict[str, Any]:
         ValueError,
     ) as error:
         raise DataError(
-            f"{path} cannot be read as a checkpoint ({_reason(error)}). It is damaged, or asks to execute "
-            "code, which is refused"
+            f"{path} cannot be read as a checkpoint ({_reason(error)}). It is damaged, or asks to "
+            "execute code, which is refused"
         ) from None
     return content
 
