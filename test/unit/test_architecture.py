@@ -21,6 +21,7 @@ LEVEL = {
     "experiment_planning": 6,
     "training": 6,
     "inference": 6,
+    "sharing": 6,
     "run": 7,
 }
 FACADES = {"predictor": 7}
