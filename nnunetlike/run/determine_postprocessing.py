@@ -122,7 +122,10 @@ def verdict(content: JSON) -> str:
     """Return what a postprocessing does, in words."""
     structures, sizes = settings_of(content)
     limits = {s: size for s, size in (sizes or {}).items() if size < NO_COMPONENT}
-    words = [f"of {s} components below {size:.4g} mm³ go" for s, size in limits.items()]
+    words = [
+        f"of label {s} components smaller than {size:.4g} mm³ are removed, its largest excepted"
+        for s, size in limits.items()
+    ]
     plain = [list(s) if isinstance(s, tuple) else s for s in structures if s not in limits]
     if plain:
         words.insert(0, f"the largest component is kept of {plain}")

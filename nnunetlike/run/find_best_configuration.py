@@ -128,18 +128,26 @@ def _models(args: argparse.Namespace, task: str) -> tuple[list[Model], Folds]:
     usable: dict[Model, Folds] = {}
     faults: list[str] = []
     for configuration in dict.fromkeys(args.models):
-        cascade = configuration == "3d_cascade_fullres"
-        trainer = args.cascade_trainer_class_name if cascade else args.trainer_class_name
-        model = Model(configuration, task, trainer, args.plans)
+        model = _model(args, task, configuration)
         try:
             usable[model] = validated_folds(model, asked)
         except UsageError as error:
             faults.append(str(error))
     if faults and (args.strict or not usable):
         raise UsageError(f"{task}: " + " | ".join(faults))
+    untrained = [name for name in args.models if not _model(args, task, name).folder.is_dir()]
+    if untrained:
+        logger.info("left out, since they were not trained: %s", ", ".join(untrained))
     for fault in faults:
-        logger.info("left out: %s", fault)
+        if not fault.startswith(tuple(f"{name}: " for name in untrained)):
+            logger.info("left out: %s", fault)
     return list(usable), common_folds(usable)
+
+
+def _model(args: argparse.Namespace, task: str, configuration: str) -> Model:
+    cascade = configuration == paths.CASCADE
+    trainer = args.cascade_trainer_class_name if cascade else args.trainer_class_name
+    return Model(configuration, task, trainer, args.plans)
 
 
 def _single(args: argparse.Namespace, model: Model, folds: Folds) -> Candidate:

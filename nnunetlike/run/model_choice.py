@@ -8,7 +8,7 @@ import logging
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetlike.core import paths
@@ -202,9 +202,12 @@ def keep_probabilities(model: Model, folds: Folds, device: str | None) -> None:
 def _validate_again(model: Model, fold: int | str, device: str | None) -> None:
     """Validate a fold as after its training, in its precision, and keep the probabilities."""
     weights = load_model_file(find_checkpoint(model.folder / paths.fold_name(fold), None))
-    fp32 = not weights.info["init"][-1]
+    init = weights.info["init"]
+    fp32, recipe = not init[-1], TRAINERS.get(model.trainer)
+    if recipe.previous_trainer is not None:
+        recipe = replace(recipe, previous_trainer=str(init[-2]))
     run = FoldRun(
-        recipe=TRAINERS.get(model.trainer),
+        recipe=recipe,
         configuration=model.configuration,
         task=model.task,
         fold=fold,

@@ -188,7 +188,7 @@ def test_singles_are_ranked_without_probabilities_and_pairs_make_them(
     raw = results(home) / "ensembles" / TASK / PAIR / "ensembled_raw"
     assert sorted(p.name for p in raw.iterdir()) == ["c_4.nii.gz", "c_5.nii.gz", "summary.json"]
     assert "-f 2" in printed_commands(home)[0]
-    assert "left out: 3d_lowres: " in caplog.text and "nnUNet_train 3d_lowres" in caplog.text
+    assert "left out, since they were not trained: 3d_lowres, 3d_cascade_full" in caplog.text
 
     rows = list(csv.reader((raw.parents[1] / "summary.csv").read_text().splitlines()))
     assert rows[0] == ["model", "class1", "class2", "average", "postprocessed"]
