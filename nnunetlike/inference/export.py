@@ -48,7 +48,7 @@ class ExportSettings:
     """Label of each channel when channels are regions (v1's regions_class_order); else None."""
 
     logits: bool = False
-    """What comes from the network are logits: softmax is due after the interpolation."""
+    """What comes from the network are logits (nnU-Net v2): softmax is due after interpolation."""
 
     @classmethod
     def of(cls, plans: Plans) -> ExportSettings:
@@ -68,11 +68,13 @@ class ExportSettings:
         nnU-Net v1 looks at the source spacing first, then at the spacing of the network's grid,
         but reads the latter in transposed order, so with permuted axes it may pick a wrong one.
         Here it is brought into file order first; both agree wherever axes are not permuted, or the
-        source spacing decides.
+        source spacing decides. nnU-Net v2 looks at the network's grid first.
         """
         target = record.spacing_after_resampling or record.original_spacing
         a, b, c = (target[axis] for axis in self.transpose_backward)
-        return separate_axis(record.original_spacing, (a, b, c), self.force_separate_z)
+        grids = (record.original_spacing, (a, b, c))
+        first, second = grids[::-1] if self.logits else grids
+        return separate_axis(first, second, self.force_separate_z)
 
 
 @dataclass(frozen=True, kw_only=True)
