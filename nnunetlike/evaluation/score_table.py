@@ -26,7 +26,7 @@ def as_csv(summary: Summary) -> str:
     writer.writerow(["case", "label", *metrics])
 
     def write(case: str, label: str, scores: Mapping[str, float]) -> None:
-        values = (scores[metric] for metric in metrics)
+        values = (scores.get(metric, math.nan) for metric in metrics)
         writer.writerow([case, label, *("" if math.isnan(v) else repr(v) for v in values)])
 
     for case in summary.cases:

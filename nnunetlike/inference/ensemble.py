@@ -14,6 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.parallel import process_map
@@ -194,18 +196,32 @@ def _properties(path: Path) -> dict[str, Any]:
 
 
 def _require_same_image(case: EnsembleCase, records: Sequence[CaseRecord]) -> None:
-    first = _grid(records[0])
+    """Do nothing if all models saw the same image.
+
+    Raises:
+        DataError: they did not, by its size, crop box or position.
+    """
+    first = records[0]
     for path, record in zip(case.files, records, strict=True):
-        if _grid(record) != first:
+        same_voxels = (record.original_size, record.crop_box) == (
+            first.original_size, first.crop_box,
+        )  # fmt: skip
+        if not (same_voxels and np.allclose(_position(record), _position(first), atol=1e-3)):
             raise DataError(
-                f"{case.case_id}: {path} was predicted from another image than {case.files[0]} "
-                f"(size and crop box {_grid(record)} against {first}). Predict both from the same "
-                "folder"
+                f"{case.case_id}: {path} was predicted from another image than {case.files[0]}: "
+                f"{_grid(record)} against {_grid(first)}. Predict both from the same folder"
             )
 
 
-def _grid(record: CaseRecord) -> tuple[object, ...]:
-    return record.original_size, record.crop_box
+def _position(record: CaseRecord) -> tuple[float, ...]:
+    return (*record.itk_origin, *record.itk_spacing, *record.itk_direction)
+
+
+def _grid(record: CaseRecord) -> str:
+    return (
+        f"size {record.original_size}, cropped to {record.crop_box}, origin {record.itk_origin}, "
+        f"spacing {record.itk_spacing}, direction {record.itk_direction}"
+    )
 
 
 def _common_ids(folders: Sequence[Path]) -> list[str]:

@@ -193,6 +193,13 @@ def test_singles_are_ranked_without_probabilities_and_pairs_make_them(
     rows = list(csv.reader((raw.parents[1] / "summary.csv").read_text().splitlines()))
     assert rows[0] == ["model", "class1", "class2", "average", "postprocessed"]
     assert [row[0] for row in rows[1:]] == ["2d", "3d_fullres", PAIR]
+    capsys.readouterr()
+    for stage in (home / "preprocessed" / TASK).glob("nnUNetData_*"):
+        shutil.rmtree(stage)
+    assert find_best([*words, "-f", "0"]) == 3
+    text = capsys.readouterr().err
+    assert "nnUNet_train 2d nnUNetTrainerV2 Task901_Tiny 0 -val --npz --val_disable_over" in text
+    assert "--disable_ensembling" in text
     assert find_best([*words, "--strict"]) == 2
     assert find_best([*words, "-m", "3d_lowres"]) == 2
 

@@ -105,9 +105,21 @@ def test_models_of_other_classes_are_refused(tmp_path: Path) -> None:
         mean_label(files, BOX, SIZE)
 
 
-def test_predictions_of_another_image_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"original_size": (5, 6, 7)},
+        {"crop_box": ((0, 3), (0, 5), (2, 7))},
+        {"itk_origin": (1.0, -2.0, 4.5)},
+        {"itk_direction": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_predictions_of_another_image_are_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     keep(tmp_path / "a", "c", probabilities(1))
-    keep(tmp_path / "b", "c", probabilities(1), record(original_size=(5, 6, 7)))
+    keep(tmp_path / "b", "c", probabilities(1), record(**changes))
     with pytest.raises(DataError, match=r"c: .*another image"):
         ensemble_folders([tmp_path / "a", tmp_path / "b"], tmp_path / "out", processes=1)
 
@@ -207,6 +219,15 @@ def test_what_other_files_gave_is_not_kept(models: list[Path], tmp_path: Path) -
     ensemble_folders(models, out, processes=1)
     assert not np.array_equal(label(out / "c_0.nii.gz"), before)
     assert not (out / module.PROGRESS).exists()
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same(models: list[Path], tmp_path: Path) -> None:
+    for name, processes in (("one", 1), ("two", 2)):
+        ensemble_folders(models, tmp_path / name, save_npz=True, processes=processes)
+    for case in ("c_0", "c_1"):
+        one, two = (label(tmp_path / name / f"{case}.nii.gz") for name in ("one", "two"))
+        assert np.array_equal(one, two)
 
 
 def test_the_command_averages_and_says_where(
