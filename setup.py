@@ -32,6 +32,7 @@ COMMANDS = {
     "nnUNet_print_available_pretrained_models": "print_available_pretrained_models",
     "nnUNet_print_pretrained_model_info": "print_pretrained_model_info",
     "nnUNet_change_trainer_class": "change_trainer_class",
+    "nnUNet_export_onnx": "export_onnx",
     "nnUNet_env": "env",
     "nnUNet_clean": "clean",
 }
@@ -66,6 +67,7 @@ setup(
     extras_require={
         "dask": ["distributed>=2024.1"],
         "fla": ["fla-core>=0.6"],
+        "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "v2": ["dynamic-network-architectures>=0.2"],
         "video": ["av>=12.0"],
     },
