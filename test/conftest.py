@@ -56,7 +56,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def make_ventricles() -> ModuleType:
     """The tool that makes synthetic videos, as a module."""
-    spec = importlib.util.spec_from_file_location("make_ventricles", TOOLS / "make_ventricles.py")
+    return _module(TOOLS / "make_ventricles.py")
+
+
+@pytest.fixture(scope="session")
+def v2_models() -> ModuleType:
+    """The maker of results folders of nnU-Net v2, as a module."""
+    return _module(Path(__file__).with_name("v2_models.py"))
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -98,6 +108,44 @@ def video_task(raw_video_task: Callable[..., Path], home: Path) -> Callable[...,
 def tiny_plans() -> Callable[[int], Plans]:
     """Makes plans of six cases of 8 x 16 x 16 voxels, one channel, two classes, in 2D or 3D."""
     return _plans
+
+
+@pytest.fixture(scope="session")
+def save_tiny_model() -> Callable[..., Path]:
+    """Writes an untrained U-Net of plans as the fold `seed` of a model; returns its folder."""
+    return _save_model
+
+
+def _save_model(folder: Path, plans: Plans, seed: int = 0) -> Path:
+    import torch  # most tests do without
+
+    from nnunetlike.networks import NetworkTask
+    from nnunetlike.networks.model_files import describe_network, save_model_file
+    from nnunetlike.networks.unet import UNetSpec
+    from nnunetlike.networks.v1_weights import state_dict_to_v1
+    from nnunetlike.plans.v1 import plans_to_v1
+
+    task = NetworkTask(
+        channels=plans.num_channels,
+        classes=plans.num_classes,
+        topology=plans.stages[0].topology,
+        base_features=plans.base_features,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNetSpec().build(task)
+    info = {
+        "init": ("plans.pkl", 0, str(folder), "", False, 0, True, False, True),
+        "name": "nnUNetTrainerV2",
+        "class": "",
+        "plans": plans_to_v1(plans),
+        "network": describe_network(UNetSpec(), task),
+    }
+    fold = folder / f"fold_{seed}"
+    fold.mkdir(parents=True)
+    content = {"epoch": 1, "state_dict": state_dict_to_v1(network)}
+    save_model_file(fold / "model_final_checkpoint.model", content, info)
+    return folder
 
 
 def _plans(dimension: int) -> Plans:

@@ -7,9 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+
+from nnunetlike.plans.plans import Plans
 
 PAGES = sorted((Path(__file__).resolve().parents[2] / "docs" / "how-to").glob("*.md"))
 
@@ -18,11 +23,43 @@ def python_of(page: Path) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if python_of(p)], ids=lambda page: page.stem)
+PREDICTOR_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-in-python.md"
+ALONE = [p for p in PAGES if python_of(p) and p != PREDICTOR_PAGE]
+
+
+@pytest.mark.parametrize("page", ALONE, ids=lambda page: page.stem)
 def test_the_python_of_a_page_runs(page: Path) -> None:
     words = [sys.executable, "-c", python_of(page)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_python_of_the_page_on_the_predictor_runs_with_a_model(
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
+) -> None:
+    code = python_of(PREDICTOR_PAGE)
+    folder = re.search(r'"(results/[^"]+)"', code)
+    assert folder is not None
+    save_tiny_model(tmp_path / folder[1], tiny_plans(3))
+    (tmp_path / "images").mkdir()
+    voxels = np.random.default_rng(0).normal(5, 2, (9, 20, 18)).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "images/new_0000.nii.gz"))
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["Image", "ndarray"]
+    assert (tmp_path / "label.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("name", ["transfer", "export"])
+def test_the_commands_of_pages_on_life_after_training_have_these_options(name: str) -> None:
+    for words in commands_of(VIDEO_PAGE.with_name(f"{name}.md")):
+        if words[0] == "pip":
+            continue
+        module = MODULES.get(words[0], words[0].removeprefix("nnUNet_"))
+        importlib.import_module(f"nnunetlike.run.{module}").build_parser().parse_args(words[1:])
 
 
 VIDEO_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "video.md"

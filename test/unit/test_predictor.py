@@ -23,45 +23,17 @@ import torch
 from nnunetlike import Predictor
 from nnunetlike.core.errors import DataError, ShapeError, UsageError
 from nnunetlike.core.serialization import save_json
-from nnunetlike.networks import NetworkTask
-from nnunetlike.networks.model_files import describe_network, save_model_file
-from nnunetlike.networks.unet import UNetSpec
-from nnunetlike.networks.v1_weights import state_dict_to_v1
 from nnunetlike.plans.plans import Plans
-from nnunetlike.plans.v1 import plans_to_v1
 
 SHAPE = (9, 20, 18)
 SPACING = (1.5, 1.0, 0.8)
 
 
-def save_model(folder: Path, plans: Plans, seed: int = 0) -> Path:
-    """Write an untrained model as a training does; return its folder `TRAINER__PLANS`."""
-    task = NetworkTask(
-        channels=plans.num_channels,
-        classes=plans.num_classes,
-        topology=plans.stages[0].topology,
-        base_features=plans.base_features,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = UNetSpec().build(task)
-    info = {
-        "init": ("plans.pkl", 0, str(folder), "", False, 0, True, False, True),
-        "name": "nnUNetTrainerV2",
-        "class": "",
-        "plans": plans_to_v1(plans),
-        "network": describe_network(UNetSpec(), task),
-    }
-    fold = folder / f"fold_{seed}"
-    fold.mkdir(parents=True)
-    content = {"epoch": 1, "state_dict": state_dict_to_v1(network)}
-    save_model_file(fold / "model_final_checkpoint.model", content, info)
-    return folder
-
-
 @pytest.fixture
-def model(tmp_path: Path, tiny_plans: Callable[[int], Plans]) -> Path:
-    return save_model(tmp_path / "nnUNetTrainerV2__nnUNetPlansv2.1", tiny_plans(3))
+def model(
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
+) -> Path:
+    return save_tiny_model(tmp_path / "nnUNetTrainerV2__nnUNetPlansv2.1", tiny_plans(3))
 
 
 @pytest.fixture
@@ -105,9 +77,9 @@ def test_a_simpleitk_image_comes_back_on_its_own_grid(predictor: Predictor) -> N
 
 
 def test_a_flat_simpleitk_image_comes_back_flat(
-    tmp_path: Path, tiny_plans: Callable[[int], Plans]
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
 ) -> None:
-    flat = Predictor.from_folder(save_model(tmp_path / "T__P", tiny_plans(2)), device="cpu")
+    flat = Predictor.from_folder(save_tiny_model(tmp_path / "T__P", tiny_plans(2)), device="cpu")
     image = sitk.GetImageFromArray(voxels(shape=(20, 18)))
     label = flat.predict(image)
     assert isinstance(label, sitk.Image)
@@ -169,7 +141,7 @@ def test_channels_on_different_grids_are_refused(predictor: Predictor) -> None:
 
 
 def test_components_of_an_image_are_channels(
-    tmp_path: Path, tiny_plans: Callable[[int], Plans]
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
 ) -> None:
     plans = replace(
         tiny_plans(3),
@@ -177,7 +149,7 @@ def test_components_of_an_image_are_channels(
         normalization_schemes={0: "nonCT", 1: "nonCT"},
         use_mask_for_norm={0: False, 1: False},
     )
-    two = Predictor.from_folder(save_model(tmp_path / "T__P", plans), device="cpu", tta=False)
+    two = Predictor.from_folder(save_tiny_model(tmp_path / "T__P", plans), device="cpu", tta=False)
     channels = [as_itk(voxels(0)), as_itk(voxels(1))]
     joined = two.predict(sitk.Compose(channels))
     apart = two.predict(channels)
@@ -194,8 +166,10 @@ def test_arguments_are_left_as_they_are(predictor: Predictor) -> None:
     assert np.array_equal(array, before, equal_nan=True)
 
 
-def test_folds_are_averaged_and_chosen(model: Path, tiny_plans: Callable[[int], Plans]) -> None:
-    save_model(model, tiny_plans(3), seed=1)
+def test_folds_are_averaged_and_chosen(
+    model: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
+) -> None:
+    save_tiny_model(model, tiny_plans(3), seed=1)
     chances = {}
     for folds in ((0,), (1,), None):
         one = Predictor.from_folder(model, folds, device="cpu", tta=False)
