@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from nnunetlike.core.errors import DataError
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.installing import add_installing_options, fetch_and_install
 from nnunetlike.sharing.catalogue import public_model
@@ -29,14 +30,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def download(args: argparse.Namespace) -> None:
-    """Fetch and install every zip of the model."""
+    """Fetch and install every zip of the model; one that is refused does not hold up the others.
+
+    Raises:
+        DataError: zips were refused; each is named.
+    """
     model = public_model(args.task_name)
     print(
         f"{model.name}: trained on {model.source} ({model.page}). Licence of the data: "
         f"{model.licence}. It is for you to see whether your use is allowed"
     )
+    problems: list[str] = []
     for file in model.downloads:
-        fetch_and_install(file.url, args, sha256=file.sha256, size=file.size)
+        try:
+            fetch_and_install(file.url, args, sha256=file.sha256, size=file.size)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunetlike.core import paths
 from nnunetlike.run.command_line import CommandParser
 from nnunetlike.sharing.archive import GIB, Limits
-from nnunetlike.sharing.download import downloaded
+from nnunetlike.sharing.download import check_url, downloaded
 from nnunetlike.sharing.install import Installation, Installed, install_archive
 from nnunetlike.sharing.layout import predict_command
 
@@ -42,6 +42,7 @@ def fetch_and_install(
         sha256: what the zip must have; None: not known.
         size: bytes it must have; None: not known.
     """
+    check_url(url)
     most = limits(args).max_bytes
     if url.startswith("http:"):
         print("note: http is not protected on its way; prefer https, or give --sha256")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -365,6 +365,19 @@ def test_a_public_model_that_was_changed_on_the_server_is_refused(
     assert download_by_name(["Task901_Tiny"]) == 3
     assert "has the SHA-256" in capsys.readouterr().err
     assert not elsewhere.exists()
+
+
+def test_of_several_zips_one_that_is_refused_does_not_hold_up_the_others(
+    public: Server, elsewhere: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (model,) = catalogue.catalogue().values()
+    bad = replace(model.downloads[0], sha256="0" * 64)
+    several = replace(model, downloads=(bad, *model.downloads))
+    monkeypatch.setattr(catalogue, "catalogue", lambda: {several.name: several})
+    assert download_by_name(["901"]) == 3
+    assert "not 0000" in capsys.readouterr().err
+    assert (elsewhere / PLACE / "plans.pkl").is_file()
 
 
 def test_two_downloads_do_not_write_the_same_file(
