@@ -188,7 +188,8 @@ def predictions_of(folds: Sequence[Path], validation: str = "validation_raw") ->
 
 def _require_all(fold: Path, validation: str, found: Sequence[Path]) -> None:
     scored = read_summary(fold / validation / "summary.json").cases
-    missing = {Path(case.prediction).name for case in scored} - {path.name for path in found}
+    names = {Path(case.prediction).name for case in scored if case.prediction}
+    missing = names - {path.name for path in found}
     if missing:
         raise UsageError(
             f"{fold / validation} lacks {', '.join(sorted(missing)[:10])}, which its summary.json "
