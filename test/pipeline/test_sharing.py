@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -99,3 +102,20 @@ def test_a_model_of_several_processes_predicts_the_same_after_changing_its_train
     folder.rename(results / "nnUNetTrainerV2__nnUNetPlansv2.1")
     assert predict([*words, "-o", str(after)]) == 0
     assert bytes_of(before) == bytes_of(after)
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "share-a-model.md"
+
+
+def commands_of_page() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("line", commands_of_page())
+def test_the_commands_of_the_page_on_sharing_have_these_options(line: str) -> None:
+    command, *words = shlex.split(line)
+    module = importlib.import_module(f"nnunetlike.run.{command.removeprefix('nnUNet_')}")
+    parser = module.build_parser()
+    assert parser.prog == command
+    parser.parse_args(words)
