@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nnunetlike.core.errors import DataError
@@ -115,10 +116,16 @@ def _checkpoint(fold: Path, name: str) -> Path:
 
 def _content(path: Path) -> dict[str, Any]:
     content = load_content(path)
-    missing = [key for key in ("network_weights", "init_args") if key not in content]
-    if missing or "configuration" not in content["init_args"]:
-        lacking = ", ".join(missing) or "init_args: configuration"
-        raise DataError(f"{path} is not a checkpoint of nnU-Net v2: it lacks {lacking}")
+    parts = ("network_weights", "init_args")
+    lacking = [p for p in parts if not isinstance(content, dict) or not content.get(p)]
+    if not lacking and "configuration" not in content["init_args"]:
+        lacking = ["configuration (in init_args)"]
+    if not lacking and not all(map(torch.is_tensor, content["network_weights"].values())):
+        lacking = ["tensors"]
+    if lacking:
+        raise DataError(
+            f"{path} is not a checkpoint of nnU-Net v2: it lacks {' and '.join(lacking)}"
+        )
     return content
 
 

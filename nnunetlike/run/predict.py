@@ -183,12 +183,11 @@ def _model_folder(args: argparse.Namespace) -> Path:
     )
     try:
         folder = _own_model_folder(args)
+        if other is None or folder.is_dir():
+            return folder
     except UsageError:
         if other is None:
             raise
-        return other
-    if other is None or folder.is_dir():
-        return folder
     if cascade:
         raise UsageError(f"cascades of nnU-Net v2 ({other}) are not supported; use another -m")
     return other
