@@ -39,6 +39,7 @@ FOLDER = ".downloads"
 PARTIAL, RANGE_NOT_SATISFIABLE, TOO_MANY_REQUESTS, TIMEOUT = 206, 416, 429, 408
 SERVER_ERROR = 500
 LONGEST_WAIT_S = 30.0
+LONGEST_REASON = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +278,8 @@ class _Fetch:
     def _refused(self, status: int, reason: str) -> None:
         if status == RANGE_NOT_SATISFIABLE:
             raise _ChangedError("the file on the server has changed")
-        said = f"the server answers {status} ({reason})"
+        words = "".join(c for c in str(reason) if c.isprintable())[:LONGEST_REASON]
+        said = f"the server answers {status} ({words})"
         if status >= SERVER_ERROR or status in (TOO_MANY_REQUESTS, TIMEOUT):
             raise _PassingError(said)
         raise ResourceError(
@@ -319,7 +321,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         before, after = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
         if after not in ("http", "https") or (before == "https" and after == "http"):
             raise ResourceError(
-                f"{req.full_url}: the server leads to {newurl}, which is not protected. Refused"
+                f"{req.full_url}: the server leads to {newurl!r}, which is not protected. Refused"
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from nnunetlike.sharing.layout import MANIFEST, Place, folds_of, place_of
 from nnunetlike.sharing.manifest import FileFacts, Manifest, sha256_of
 
 logger = logging.getLogger(__name__)
+LEFT_OVER_AGE_S = 86400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,7 @@ def _require_folders(results: Path, names: Mapping[str, object]) -> None:
 def _staging(results: Path) -> Iterator[Path]:
     """Yield an empty folder below `results`; it is gone afterwards, with folders made for it."""
     made = [folder for folder in (results, *results.parents) if not folder.exists()]
+    _remove_what_killed_commands_left(results)
     folder = results / f".tmp-{os.getpid()}-install"
     folder.mkdir(parents=True)
     try:
@@ -130,6 +133,14 @@ def _staging(results: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
         for empty in made:
             remove_if_empty(empty)
+
+
+def _remove_what_killed_commands_left(results: Path) -> None:
+    """Remove unpacked zips that nobody works with: old ones, and those under our own number."""
+    for left in results.glob(".tmp-*-install"):
+        old = time.time() - left.stat().st_mtime > LEFT_OVER_AGE_S
+        if old or left.name == f".tmp-{os.getpid()}-install":
+            shutil.rmtree(left)
 
 
 def _unpack_and_check(archive: ModelArchive, staging: Path) -> dict[str, FileFacts]:

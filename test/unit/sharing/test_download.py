@@ -63,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         if told.status:
-            self.send_error(told.status.pop(0))
+            self.send_error(told.status.pop(0), "No\x1b[2Jway")
             return
         self._send(told, wanted)
 
@@ -331,7 +331,7 @@ def test_what_is_not_there_ends_with_code_4_and_leaves_nothing(
     server.status = [404]
     assert download_by_url([server.url]) == 4
     err = capsys.readouterr().err
-    assert server.url in err and "404" in err
+    assert server.url in err and "404 (No[2Jway)" in err
     assert not (home / "results").exists()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -342,6 +343,27 @@ def test_the_command_for_a_cascade_and_the_fold_all_is_right(
     assert install([str(tmp_path / "m.zip")]) == 0
     out = capsys.readouterr().out
     assert f"-m 3d_cascade_fullres -ctr {trainer} -p nnUNetPlansv2.1 -f all" in out
+
+
+def test_what_a_killed_installation_left_is_removed_once_it_is_old(
+    packed: Path, elsewhere: Path
+) -> None:
+    for name in (".tmp-1-install", ".tmp-2-install", f".tmp-{os.getpid()}-install"):
+        (elsewhere / name / "3d_fullres").mkdir(parents=True)
+    os.utime(elsewhere / ".tmp-1-install", (0, 0))
+    assert install([str(packed)]) == 0
+    assert {p.name for p in elsewhere.iterdir()} == {"3d_fullres", ".tmp-2-install"}
+
+
+def test_an_interrupted_installation_leaves_nothing(
+    packed: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nnunetlike.sharing.install.check_file", interrupt)
+    assert install([str(packed)]) == 5
+    assert not elsewhere.exists()
 
 
 def test_links_of_the_user_in_the_results_are_followed(
