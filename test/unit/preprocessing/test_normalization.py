@@ -41,6 +41,12 @@ def test_no_normalisation_leaves_the_image() -> None:
     assert one("noNorm", masked=True) == IMAGE[0].tolist()
 
 
+def test_v2s_schemes_bring_ranges_to_0_and_1_whatever_the_mask() -> None:
+    expected = [(value + 50) / 140 for value in (-50, 0, 10, 20, 90)]
+    assert one("to01", masked=True) == pytest.approx(expected)
+    assert one("rgbTo01", masked=True) == pytest.approx([v / 255 for v in IMAGE[0].tolist()])
+
+
 def test_a_constant_image_becomes_zero() -> None:
     found = normalize(
         np.full((1, 4), 7.0),

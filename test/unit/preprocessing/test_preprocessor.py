@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from nnunetlike.core.errors import PlanError, ShapeError
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.plans.fingerprint import Fingerprint
+from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.topology import Topology
 from nnunetlike.preprocessing.cropping import Cropped
@@ -187,3 +187,29 @@ def test_a_label_of_another_size_is_refused(tmp_path: Path) -> None:
     label = write(np.ones((4, 5, 5), np.uint8), tmp_path / "a.nii.gz")
     with pytest.raises(ShapeError, match=r"a: the label has \(4, 5, 5\) voxels"):
         read_and_crop(CaseFiles(case_id="a", images=(image,), label=label))
+
+
+def test_v2_normalises_before_it_resamples_and_v1_after() -> None:
+    """Voxels 1 and 9 along W, clipped to at most 5, on a grid twice as fine: hand-derived."""
+    window = IntensityStatistics(
+        median=0, mean=0, sd=1, mn=0, mx=9, percentile_00_5=0, percentile_99_5=5
+    )
+    known = {0: ChannelIntensities(overall=window, by_case={})}
+    linear = {"interpolation_order": 1, "interpolation_order_z": 0, "force_separate_z": False}
+    base = plans()
+    made = replace(
+        base,
+        normalization_schemes={0: "CT"},
+        transpose_forward=(0, 1, 2),
+        transpose_backward=(0, 1, 2),
+        stages={0: replace(base.stages[0], spacing=(1.0, 1.0, 0.5))},
+        fingerprint=replace(base.fingerprint, intensities=known),
+        extra={"image_resampling_params": linear},
+    )
+    image = np.array([1, 9], np.float32).reshape(1, 1, 1, 2)
+    cropped = Cropped(image, np.zeros((1, 1, 2), np.int16), ((0, 1), (0, 1), (0, 2)))
+    record = replace(case()[1], original_spacing=(1.0, 1.0, 1.0), original_size=(1, 1, 2))
+    found = Preprocessor(replace(made, conventions="v2"), 0).apply(cropped, record)
+    assert np.allclose(found.image.ravel(), [1, 2, 4, 5])  # of 1 and 5
+    after = Preprocessor(replace(made, extra={}), 0).apply(cropped, record)
+    assert after.image.max() == 5 and not np.allclose(after.image.ravel(), [1, 2, 4, 5])
