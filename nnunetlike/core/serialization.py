@@ -224,8 +224,9 @@ def unpickle_bytes(content: bytes, name: str) -> Any:
         AttributeError,
         LookupError,
     ) as error:
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{name} cannot be read as a pickle of plain types: {error}. It is damaged or was not "
+            f"{name} cannot be read as a pickle of plain types: {reason}. It is damaged or was not "
             "written by an nnU-Net."
         ) from None
 

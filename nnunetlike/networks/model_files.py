@@ -261,7 +261,7 @@ def load_content(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} does not exist")
     try:
         with _numpy_scalars_allowed():
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -274,6 +274,9 @@ def load_content(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a checkpoint ({_reason(error)}). It is damaged, or asks to "
             "execute code, which is refused"
         ) from None
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DataError(f"{path} holds a {kind}, where a checkpoint of nnU-Net is a dictionary")
     return content
 
 

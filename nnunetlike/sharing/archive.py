@@ -171,7 +171,7 @@ def _check_directory_size(path: Path, limits: Limits) -> None:
 
 def _check_entries(path: Path, infos: list[zipfile.ZipInfo], limits: Limits) -> None:
     if len(infos) > limits.max_entries:
-        raise refused(path, f"it has too many entries: {len(infos)}, not {limits.max_entries}")
+        raise refused(path, f"it has too many entries: {len(infos)}, at most {limits.max_entries}")
     for info in infos:
         fault = fault_of_name(info.orig_filename) or _fault_of_kind(info)
         fault = fault or _fault_of_size(info, limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,7 +74,9 @@ def _open(path: Path) -> None:
     suffix = path.suffix
     if suffix == ".model":
         _check_ratio(path)
-        load_model_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a stranger's file torch may say many things
+            load_model_file(path)
     elif suffix == ".pkl":
         load_pickle(path)
     elif suffix == ".json":
