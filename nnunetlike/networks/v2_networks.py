@@ -50,9 +50,9 @@ def build_v2_network(model: V2Model) -> nn.Module:
             network: nn.Module = getattr(_architectures(), name)(
                 input_channels=plans.num_channels, num_classes=plans.num_classes, **arguments
             )
-    except (TypeError, ValueError, AssertionError, IndexError) as error:
+            network = network.to_empty(device="cpu").eval()
+    except (TypeError, ValueError, AssertionError, IndexError, RuntimeError) as error:
         raise PlanError(f"{name} cannot be built as plans.json describes it: {error}") from None
-    network = network.to_empty(device="cpu").eval()
     facts = {
         "classes": plans.num_classes,
         "input_divisor": plans.stages[0].topology.divisor,
