@@ -17,13 +17,15 @@ ENSEMBLES = "ensembles"
 MANIFEST = "nnunetlike_manifest.json"
 PLANS = "plans.pkl"
 POSTPROCESSING = "postprocessing.json"
-SUFFIXES = (".model", ".pkl", ".json", ".png", ".pdf", ".txt")
+SUFFIXES = (".model", ".pkl", ".json", ".png", ".pdf", ".txt", ".csv")
 """What files of a model end in; no other file is taken from a zip."""
 
 CASCADE = "3d_cascade_fullres"
 TASK = re.compile(r"(Task|Dataset)\d+_.+")
 MODEL = re.compile(r".+__.+")
-FOLD = re.compile(r"all|fold_\w+")
+LEAST_DEEP, DEEPEST = 4, 7
+"""Components of a path: a fold may have folders of summaries."""
+
 DEFAULT_CHECKPOINT = "model_final_checkpoint"
 
 
@@ -63,16 +65,14 @@ def place_of(name: str) -> Place | None:
         name: path within the zip, components divided by `/`.
     """
     parts = name.split("/")
-    if len(parts) not in (4, 5) or not parts[-1].endswith(SUFFIXES):
+    if not LEAST_DEEP <= len(parts) <= DEEPEST or not parts[-1].endswith(SUFFIXES):
         return None
     configuration, task, model = parts[:3]
     if configuration not in (*CONFIGURATIONS, ENSEMBLES) or not TASK.fullmatch(task):
         return None
     if configuration == ENSEMBLES:
         return Place(*parts[:3]) if parts[3:] == [POSTPROCESSING] else None
-    if not MODEL.fullmatch(model) or (len(parts) == 5 and not FOLD.fullmatch(parts[3])):
-        return None
-    return Place(*parts[:3])
+    return Place(*parts[:3]) if MODEL.fullmatch(model) else None
 
 
 def folds_of(place: Place, names: Iterable[str]) -> tuple[str, ...]:

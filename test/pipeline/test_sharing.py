@@ -39,6 +39,7 @@ def bytes_of(folder: Path) -> bytes:
     return (folder / "x.nii.gz").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_exported_model_predicts_the_same_bytes_in_another_results_folder(
     tiny_task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
