@@ -54,6 +54,7 @@ def build_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("-m", "--models", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS,
+        metavar="CONFIGURATION",
         help="configurations to compare; those that were not trained are left out")  # fmt: skip
     add("-t", "--task_ids", nargs="+", required=True, metavar="TASK", help="tasks, by name or "
         "number")  # fmt: skip

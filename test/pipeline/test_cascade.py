@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import save_plans
 from nnunetlike.preprocessing.pipeline import stacked
 from nnunetlike.preprocessing.preprocessor import Preprocessor, read_and_crop
+from nnunetlike.run.ensemble import main as ensemble
+from nnunetlike.run.find_best_configuration import main as find_best
 from nnunetlike.run.predict import main as predict
 from nnunetlike.run.run_training import main as train
 
@@ -113,6 +116,33 @@ def test_both_stages_train_and_predict_in_one_call(
     (output / "3d_lowres_predictions" / "c_4.nii.gz").unlink()
     assert predict([*words, "-o", str(two_stages / "third"), "-l", low]) == 3
     assert "lacks the predictions of c_4" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_commands_that_a_choice_among_both_stages_prints_run(two_stages: Path) -> None:
+    for configuration, trainer in (("3d_lowres", LOW), ("3d_cascade_fullres", SECOND)):
+        for fold in range(FOLDS):
+            words = [configuration, trainer, TASK, str(fold), *SHORT]
+            assert train([*words, "--disable_postprocessing_on_folds"]) == 0
+    words = ["-m", "3d_lowres", "3d_cascade_fullres", "-t", TASK, "--device=cpu", "--strict"]
+    assert find_best(words) == 0
+    home = two_stages / "results/nnUNet/ensembles" / TASK
+    pair = next(home.glob("ensemble_*"))
+    assert len(list((pair / "ensembled_raw").glob("*.nii.gz"))) == CASES
+    for path in (pair / "ensembled_raw").glob("*.nii.gz"):  # so that the pair comes out best
+        for configuration, trainer in (("3d_lowres", LOW), ("3d_cascade_fullres", SECOND)):
+            copy = model(two_stages, configuration, trainer) / "gt_niftis" / path.name
+            copy.write_bytes(path.read_bytes())
+    assert find_best(words) == 0
+    commands = (home / "prediction_commands.txt").read_text().splitlines()
+    assert [shlex.split(c)[0] for c in commands] == ["nnUNet_predict"] * 2 + ["nnUNet_ensemble"]
+    for command in commands:
+        name, *rest = shlex.split(command)
+        folders = {w: str(two_stages / w.lower()) for w in rest if w.startswith("OUTPUT_FOLDER")}
+        folders["FOLDER_WITH_TEST_CASES"] = str(two_stages / "new")
+        run = predict if name == "nnUNet_predict" else ensemble
+        assert run([folders.get(word, word) for word in rest]) == 0
+    assert len(list((two_stages / "output_folder").glob("*.nii.gz"))) == CASES
 
 
 @pytest.mark.slow
