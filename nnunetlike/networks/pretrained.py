@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.core.serialization import load_pickle, unpickle_bytes
+from nnunetlike.core.serialization import load_json, load_pickle, unpickle_bytes
 from nnunetlike.networks.model_files import (
     INFORMATION,
     information_file,
@@ -128,7 +128,10 @@ def _from_v2(path: Path, content: Mapping[str, Any]) -> PretrainedWeights:
         )
     depth = max(int(match[1]) for match in places)
     tensors = {ours: found[name] for name in found if (ours := _from_v2_name(name, depth))}
-    facts = (content.get("init_args") or {}).get("dataset_json") or {}
+    facts = (content.get("init_args") or {}).get("dataset_json")
+    beside = path.parent.parent / "dataset.json"
+    if facts is None:
+        facts = load_json(beside) if beside.is_file() else {}
     return PretrainedWeights(
         path=path, tensors=tensors, channels=_v2_channels(facts), labels=_v2_labels(facts)
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetlike.core.errors import DataError
+from nnunetlike.core.serialization import save_json
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.model_files import save_model_file
 from nnunetlike.networks.pretrained import load_pretrained
@@ -123,6 +124,18 @@ def test_v2_checkpoint_is_read_by_our_names(tmp_path: Path) -> None:
         for level in (0, 1)
         for part, tail in (("heads", ".bias"), ("decoder", ".up.bias"))
     }
+
+
+def test_names_stand_in_dataset_json_of_v2_where_the_checkpoint_has_none(tmp_path: Path) -> None:
+    network = UNetSpec().build(NetworkTask.tiny(2))
+    content = v2_content(network)
+    del content["init_args"]["dataset_json"]
+    (tmp_path / "fold_0").mkdir()
+    torch.save(content, tmp_path / "fold_0" / "checkpoint_final.pth")
+    facts = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1, "b": 2}}
+    save_json(facts, tmp_path / "dataset.json")
+    found = load_pretrained(tmp_path / "fold_0" / "checkpoint_final.pth")
+    assert (found.channels, found.labels) == (("T1",), ("background", "a", "b"))
 
 
 def test_names_are_those_of_the_package() -> None:
