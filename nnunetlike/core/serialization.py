@@ -149,7 +149,10 @@ def plain_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def _dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype[Any]:
     if not isinstance(code, str):
         raise pickle.UnpicklingError("it asks for an array of structures")
-    return plain_dtype(np.dtype(code, align, copy))
+    dtype = np.dtype(code, align, copy)
+    if dtype.kind == "O":  # numpy's own, which what follows in the pickle cannot change: no bytes
+        return np.dtype("O")
+    return plain_dtype(dtype)
 
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:

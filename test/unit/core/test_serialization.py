@@ -125,6 +125,39 @@ def test_bytes_are_never_taken_for_addresses_of_objects(
         load_pickle(tmp_path / "plans.pkl")
 
 
+def test_arrays_of_lists_stay_arrays(tmp_path: Path) -> None:
+    values = np.array([[1, 2], [3]], dtype=object)
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(values))
+    assert load_pickle(tmp_path / "x.pkl").tolist() == [[1, 2], [3]]
+
+
+class TypeOfObjects:
+    """The type of objects, whose state says that it is a type of values."""
+
+    def __reduce__(self) -> object:
+        return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+
+class FilledWithBytes:
+    """An array of objects whose state says that its bytes are values."""
+
+    def __init__(self, dtype: object) -> None:
+        self.dtype = dtype
+
+    def __reduce__(self) -> object:
+        function, arguments, _ = np.zeros(1).__reduce__()
+        return function, arguments, (1, (1,), self.dtype, False, b"\x41" * 8)
+
+
+def test_a_type_of_objects_cannot_be_made_one_of_values(tmp_path: Path) -> None:
+    (tmp_path / "type.pkl").write_bytes(pickle.dumps(TypeOfObjects()))
+    assert load_pickle(tmp_path / "type.pkl").flags == np.dtype("O").flags
+    for dtype in (np.dtype("O"), TypeOfObjects()):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(FilledWithBytes(dtype)))
+        with pytest.raises(DataError, match="cannot be read"):
+            load_pickle(tmp_path / "x.pkl")
+
+
 def test_an_array_that_takes_bytes_from_elsewhere_is_not_made(tmp_path: Path) -> None:
     call = Called(np.ndarray, (9,), np.dtype("f8"), b"\x41" * 72)
     (tmp_path / "plans.pkl").write_bytes(pickle.dumps(call))
