@@ -37,6 +37,7 @@ from nnunetlike.run.model_choice import (
     ranked,
     validated_folds,
 )
+from nnunetlike.training.recipes import TRAINERS
 
 CONFIGURATIONS = tuple(name for name in paths.CONFIGURATIONS if name != paths.VIDEO)
 COMMANDS, TABLE = "prediction_commands.txt", "summary.csv"
@@ -58,9 +59,11 @@ def build_parser() -> CommandParser:
         help="configurations to compare; those that were not trained are left out")  # fmt: skip
     add("-t", "--task_ids", nargs="+", required=True, metavar="TASK", help="tasks, by name or "
         "number")  # fmt: skip
-    add("-tr", "--trainer_class_name", default=paths.DEFAULT_TRAINER, help="trainer")
-    add("-ctr", "--cascade_trainer_class_name", default=paths.DEFAULT_CASCADE_TRAINER,
-        help="trainer of 3d_cascade_fullres")  # fmt: skip
+    add("-tr", "--trainer_class_name", nargs="+", default=[paths.DEFAULT_TRAINER],
+        metavar="TRAINER", help="trainer, or several to compare")  # fmt: skip
+    add("-ctr", "--cascade_trainer_class_name", nargs="+", metavar="TRAINER",
+        default=[paths.DEFAULT_CASCADE_TRAINER], help="the same of 3d_cascade_fullres",
+    )  # fmt: skip
     add("-pl", "--plans", default=paths.DEFAULT_PLANS, help="plans identifier")
     add("-f", "--folds", nargs="+", metavar="FOLD", help="folds to compare, numbers or 'all'; "
         "every one that all configurations have validated if omitted")  # fmt: skip
@@ -105,9 +108,7 @@ def _conclude(
     args: argparse.Namespace, task: str, found: list[Candidate], best: Candidate, folds: Folds
 ) -> None:
     """Write and print the commands that predict with the best candidate."""
-    commands = prediction_commands(
-        best, folds, args.trainer_class_name, args.cascade_trainer_class_name
-    )
+    commands = prediction_commands(best, folds, args.cascade_trainer_class_name[0])
     home = _ensembles(task)
     home.mkdir(parents=True, exist_ok=True)
     write_text(home / COMMANDS, "".join(f"{command}\n" for command in commands))
@@ -128,27 +129,42 @@ def _models(args: argparse.Namespace, task: str) -> tuple[list[Model], Folds]:
     asked = None if args.folds is None else tuple(map(paths.parse_fold, args.folds))
     usable: dict[Model, Folds] = {}
     faults: list[str] = []
-    for configuration in dict.fromkeys(args.models):
-        model = _model(args, task, configuration)
+    untrained: list[str] = []
+    for model in _asked_for(args, task):
         try:
             usable[model] = validated_folds(model, asked)
         except UsageError as error:
             faults.append(str(error))
+            if model.folder.is_dir():
+                logger.info("left out: %s", error)
+            else:
+                untrained.append(_name(args, model))
     if faults and (args.strict or not usable):
         raise UsageError(f"{task}: " + " | ".join(faults))
-    untrained = [name for name in args.models if not _model(args, task, name).folder.is_dir()]
     if untrained:
         logger.info("left out, since they were not trained: %s", ", ".join(untrained))
-    for fault in faults:
-        if not fault.startswith(tuple(f"{name}: " for name in untrained)):
-            logger.info("left out: %s", fault)
     return list(usable), common_folds(usable)
 
 
-def _model(args: argparse.Namespace, task: str, configuration: str) -> Model:
-    cascade = configuration == paths.CASCADE
-    trainer = args.cascade_trainer_class_name if cascade else args.trainer_class_name
-    return Model(configuration, task, trainer, args.plans)
+def _asked_for(args: argparse.Namespace, task: str) -> list[Model]:
+    """Return every configuration with every trainer that is to be compared."""
+    models = []
+    firsts: list[str] = args.trainer_class_name
+    for configuration in args.models:
+        if configuration != paths.CASCADE:
+            models += [Model(configuration, task, trainer, args.plans) for trainer in firsts]
+            continue
+        for trainer in args.cascade_trainer_class_name:
+            before = TRAINERS.get(trainer).previous_trainer if len(firsts) > 1 else None
+            models.append(Model(configuration, task, trainer, args.plans, before or firsts[0]))
+    return list(dict.fromkeys(models))
+
+
+def _name(args: argparse.Namespace, model: Model) -> str:
+    """Return what a model is called in the table: v1's name, or with its trainer if it needs be."""
+    cascade = model.configuration == paths.CASCADE
+    trainers = args.cascade_trainer_class_name if cascade else args.trainer_class_name
+    return model.configuration if len(trainers) == 1 else model.full_name
 
 
 def _single(args: argparse.Namespace, model: Model, folds: Folds) -> Candidate:
@@ -163,7 +179,7 @@ def _single(args: argparse.Namespace, model: Model, folds: Folds) -> Candidate:
         )  # fmt: skip
     add_foreground_mean(model.folder / POOLED / "summary.json")
     final = None if args.disable_postprocessing else POOLED_FINAL
-    return candidate(model.configuration, [model], model.folder, POOLED, final)
+    return candidate(_name(args, model), [model], model.folder, POOLED, final)
 
 
 def _pair(args: argparse.Namespace, models: tuple[Model, Model], folds: Folds) -> Candidate:

@@ -35,6 +35,8 @@ class Model:
     task: str
     trainer: str
     plans: str
+    first_stage: str = ""
+    """Of a cascade: the trainer of its low resolution."""
 
     @property
     def folder(self) -> Path:
@@ -226,24 +228,29 @@ def _validate_again(model: Model, fold: int | str, device: str | None) -> None:
         )
 
 
-def prediction_commands(
-    best: Candidate, folds: Folds, trainer: str, cascade_trainer: str
-) -> list[str]:
+def prediction_commands(best: Candidate, folds: Folds, cascade_trainer: str) -> list[str]:
     """Return the commands that predict new cases with a candidate, to be run in this order.
 
     Args:
         best: the candidate.
         folds: that were compared; named where prediction would take others by itself.
-        trainer: of the configurations that are no cascade, and of a cascade's first stage.
-        cascade_trainer: of a cascade's second stage.
+        cascade_trainer: named for configurations that are no cascade, as nnU-Net v1 does.
     """
     together = len(best.models) > 1
     outputs = [f"OUTPUT_FOLDER_MODEL{n}" for n in range(1, len(best.models) + 1)]
     commands = []
     for model, output in zip(best.models, outputs if together else ["OUTPUT_FOLDER"], strict=True):
-        words = ["nnUNet_predict", "-i", "FOLDER_WITH_TEST_CASES", "-o", output, "-tr", trainer]
-        words += ["-ctr", cascade_trainer, "-m", model.configuration, "-p", model.plans]
-        words += ["-t", model.task]
+        trainers = (
+            (model.first_stage, model.trainer)
+            if model.first_stage
+            else (
+                model.trainer,
+                cascade_trainer,
+            )
+        )
+        words = ["nnUNet_predict", "-i", "FOLDER_WITH_TEST_CASES", "-o", output]
+        words += ["-tr", trainers[0], "-ctr", trainers[1], "-m", model.configuration]
+        words += ["-p", model.plans, "-t", model.task]
         if set(folds) != _folds_predicted_by_default(model):
             words += ["-f", *map(str, folds)]
         commands.append(shlex.join(words + ["--save_npz"] * together))

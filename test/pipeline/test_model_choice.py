@@ -47,8 +47,10 @@ def splits(folds: int) -> list[Split]:
     ]
 
 
-def train_fold(configuration: str, fold: int | str, *options: str) -> None:
-    words = [configuration, "nnUNetTrainerV2", "901", str(fold), "--epochs=1", "--iterations=6"]
+def train_fold(
+    configuration: str, fold: int | str, *options: str, trainer: str = "nnUNetTrainerV2"
+) -> None:
+    words = [configuration, trainer, "901", str(fold), "--epochs=1", "--iterations=6"]
     words += ["--val_iterations=1", "--num_workers=0", "--seed=7", "--device=cpu", "--fp32"]
     assert train([*words, "--lr=0.05", "--disable_postprocessing_on_folds", *options]) == 0
 
@@ -232,3 +234,16 @@ def test_fold_all_can_be_compared_and_predicted_with(
     commands = printed_commands(home)
     assert all("-f all" in command for command in commands if "predict" in command)
     run_printed(commands, images, tmp_path / "all")
+
+
+def test_trainers_can_be_compared_as_configurations_are(
+    trained: Callable[..., Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = trained(3, (1,))
+    train_fold("3d_fullres", 1, trainer="nnUNetPlusPlusTrainerV2")
+    words = ["-m", "3d_fullres", "-tr", "nnUNetTrainerV2", "nnUNetPlusPlusTrainerV2", "-t", "901"]
+    assert find_best([*words, "--device=cpu", "--strict"]) == 0
+    table = capsys.readouterr().out.split("best:")[0]
+    plus = "3d_fullres__nnUNetPlusPlusTrainerV2__nnUNetPlansv2.1"
+    assert f" {plus} " in table and f"ensemble_3d_fullres__{MODEL}--{plus} " in table
+    run_printed(printed_commands(home), images, tmp_path / "out")

@@ -75,11 +75,17 @@ def folds(home: Path) -> Path:
 
 def test_folds_that_prediction_takes_anyway_are_not_named(folds: Path) -> None:
     best = candidate("2d", {"1": [1.0]})
-    assert prediction_commands(best, (2, 0), "T", "C") == [
-        "nnUNet_predict -i FOLDER_WITH_TEST_CASES -o OUTPUT_FOLDER -tr T -ctr C -m 2d "
-        "-p nnUNetPlansv2.1 -t Task001_X"
+    assert prediction_commands(best, (2, 0), "C") == [
+        "nnUNet_predict -i FOLDER_WITH_TEST_CASES -o OUTPUT_FOLDER -tr nnUNetTrainerV2 -ctr C "
+        "-m 2d -p nnUNetPlansv2.1 -t Task001_X"
     ]
-    assert prediction_commands(best, (2,), "T", "C")[0].endswith("-t Task001_X -f 2")
+    assert prediction_commands(best, (2,), "C")[0].endswith("-t Task001_X -f 2")
+
+
+def test_a_cascade_is_predicted_with_the_trainers_of_both_stages(home: Path) -> None:
+    model = Model("3d_cascade_fullres", "Task001_X", "Second", "P", first_stage="First")
+    found = prediction_commands(candidate("c", {"1": [1.0]}, [model]), (0,), "C")
+    assert "-tr First -ctr Second -m 3d_cascade_fullres -p P" in found[0]
 
 
 def test_only_folds_that_every_model_has_validated_are_compared(folds: Path) -> None:
