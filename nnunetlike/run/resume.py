@@ -258,4 +258,13 @@ def _load_weights(
     if speaks:
         logger.info("pretrained weights of %s:\n%s", path, result.table())
     require_share(result, weights, fold.run.pretrained_share)
+    changed = [t.name for t in result.tensors if t.outcome != "loaded"]
+    changed = [name for name in changed if name.startswith(f"{fold.run.freeze}.")]
+    if changed and speaks:
+        logger.warning(
+            "--freeze %s also keeps what was not loaded as it stood in the file: %s. Leave it out "
+            "unless that is meant",
+            fold.run.freeze,
+            ", ".join(changed[:3]) + (", …" if len(changed) > 3 else ""),
+        )
     return describe_transfer(weights, result)

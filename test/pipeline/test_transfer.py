@@ -178,6 +178,14 @@ def test_options_that_do_not_go_together_are_refused(
     assert message in capsys.readouterr().err
 
 
+def test_freezing_what_does_not_come_from_the_file_is_warned_of(
+    pretrained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ("-pretrained_weights", str(pretrained), "--freeze", "encoder")
+    assert _train(TARGET, *SHORT, *words) == 0
+    assert "not loaded as it stood in the file: encoder.0.0.conv.weight." in caplog.text
+
+
 @pytest.mark.slow
 def test_going_on_does_not_freeze_what_was_not(
     pretrained: Path, capsys: pytest.CaptureFixture[str]

@@ -86,6 +86,13 @@ def test_contradictions_are_refused(options: tuple[str, ...]) -> None:
         _run(*options)
 
 
+def test_a_frozen_part_needs_weights_to_keep() -> None:
+    with pytest.raises(UsageError, match="-pretrained_weights"):
+        _run("--freeze", "encoder")
+    for words in (["-c"], ["-val"], ["-pretrained_weights", "x.model"]):
+        assert _run("--freeze", "encoder", *words).freeze == "encoder"
+
+
 def test_going_on_and_pretrained_weights_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="-pretrained_weights"):
         _run("-c", "-pretrained_weights", "x.model")
