@@ -132,7 +132,7 @@ class Predictor:
         Returns:
             Labels: of an array an array (D, H, W), else a SimpleITK image with the geometry of the
             (first) image. With `probabilities` a tuple of that and an array (K, D, H, W) float32,
-            before postprocessing; outside the box of non-zero voxels background has 1.
+            before postprocessing; outside the box of non-zero voxels background has 1, regions 0.
 
         Raises:
             UsageError: an array without spacing, or what is no image.
@@ -205,7 +205,7 @@ class Predictor:
             return dressed
         within = probabilities_within_box(found, record, export)
         whole = np.zeros((len(within), *record.original_size), np.float32)
-        whole[0] = 1
+        whole[0] = export.regions is None
         box = tuple(slice(start, stop) for start, stop in record.crop_box)
         whole[(slice(None), *box)] = within
         return dressed, whole

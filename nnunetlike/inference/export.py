@@ -23,7 +23,7 @@ from nnunetlike.data.store import save_npz
 from nnunetlike.plans.plans import Plans
 from nnunetlike.postprocessing.determine import apply_postprocessing
 from nnunetlike.preprocessing.cropping import uncrop
-from nnunetlike.preprocessing.label_export import resampled_argmax
+from nnunetlike.preprocessing.label_export import HALF, resampled_argmax
 from nnunetlike.preprocessing.label_resampling import resample_label
 from nnunetlike.preprocessing.resampling import resample_image, separate_axis
 
@@ -48,7 +48,8 @@ class ExportSettings:
     """Label of each channel when channels are regions (v1's regions_class_order); else None."""
 
     logits: bool = False
-    """What comes from the network are logits (nnU-Net v2): softmax is due after interpolation."""
+    """What comes from the network are logits (nnU-Net v2): softmax, or of regions the logistic
+    function, is due after interpolation."""
 
     @classmethod
     def of(cls, plans: Plans) -> ExportSettings:
@@ -60,6 +61,7 @@ class ExportSettings:
             order_z=int(asked.get("interpolation_order_z", 0)),
             force_separate_z=asked.get("force_separate_z"),
             logits=plans.conventions == "v2",
+            regions=plans.regions,
         )
 
     def axis(self, record: CaseRecord) -> int | None:
@@ -124,7 +126,7 @@ def label_within_box(
         settings: interpolation and axes.
     """
     return resampled_argmax(
-        _to_file_axes(probabilities, settings),
+        decisive(_to_file_axes(probabilities, settings), settings),
         record.size_after_cropping,
         order=settings.order,
         axis=settings.axis(record),
@@ -157,10 +159,29 @@ def probabilities_within_box(
             order_z=settings.order_z,
         )[0]  # fmt: skip
     if settings.logits:
-        resized -= resized.max(axis=0)
-        np.exp(resized, out=resized)
-        resized /= resized.sum(axis=0)
+        _make_probabilities(resized, settings.regions is not None)
     return resized.astype(dtype, copy=False)
+
+
+def decisive(
+    probabilities: npt.NDArray[np.float32], settings: ExportSettings
+) -> npt.NDArray[np.float32]:
+    """Return what `resampled_argmax` decides by: logits of regions are moved from 0 to 1/2."""
+    if settings.logits and settings.regions is not None:
+        return probabilities + np.float32(HALF)
+    return probabilities
+
+
+def _make_probabilities(logits: npt.NDArray[np.float32], by_region: bool) -> None:
+    """Turn logits (K, D, H, W) into probabilities, in place."""
+    if by_region:
+        np.tanh(np.divide(logits, 2, out=logits), out=logits)  # the logistic function, no overflow
+        logits += 1
+        logits /= 2
+        return
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
 
 
 def export_bytes(probabilities: npt.NDArray[np.float32], record: CaseRecord) -> int:

@@ -37,6 +37,7 @@ from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
     companion,
+    decisive,
     export_bytes,
     export_label,
     export_probabilities,
@@ -339,7 +340,8 @@ def _export(
         return
     if mode == "fastest":
         settings = replace(settings, order=0)
-    label = resampled_argmax(probabilities, probabilities.shape[1:], regions=settings.regions)
+    values = decisive(probabilities, settings)
+    label = resampled_argmax(values, values.shape[1:], regions=settings.regions)
     behind.submit(case_id, export_label, label, record, settings, destination)
 
 

@@ -118,6 +118,10 @@ class Plans:
     """Which nnU-Net's order of steps: v2 normalises before it resamples and averages logits, v1
     after it and probabilities. Models of v2 only; v1's files do not tell it."""
 
+    regions: tuple[int, ...] | None = None
+    """Of models of v2 whose channels are regions that may overlap: the label of each channel, where
+    a later channel goes over an earlier one. None: a channel per class, background first."""
+
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a v1 pickle that have no field here, such as `segmentation_export_params`."""
 
@@ -128,8 +132,8 @@ class Plans:
 
     @property
     def num_classes(self) -> int:
-        """Classes with background."""
-        return len(self.classes) + 1
+        """Channels that the network gives: classes with background, or regions without."""
+        return len(self.classes) + 1 if self.regions is None else len(self.regions)
 
     def stage_number(self, configuration: str) -> int:
         """Return the stage that a configuration trains on.

@@ -166,7 +166,7 @@ def _plans(
 ) -> Plans:
     backward = _three(content["transpose_backward"])
     modalities = _modalities(dataset)
-    classes = _classes(dataset)
+    classes, regions = _classes(dataset), _regions(dataset)
     schemes = dict(enumerate(map(_scheme, chosen["normalization_schemes"])))
     if len(schemes) != len(modalities):
         raise PlanError(
@@ -193,6 +193,7 @@ def _plans(
         preprocessor_name="PreprocessorFor2D" if stage.dimension == 2 else "GenericPreprocessor",
         fingerprint=_fingerprint(content, facts, modalities, classes, backward),
         conventions="v2",
+        regions=regions,
         extra={
             "image_resampling_params": _resampling(chosen, "data", 3),
             "segmentation_export_params": _resampling(chosen, "probabilities", 1),
@@ -207,17 +208,34 @@ def _modalities(dataset: Mapping[str, Any]) -> dict[int, str]:
 
 def _classes(dataset: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the foreground labels; the label `ignore` is none, the network never predicts it."""
-    labels = dataset["labels"]
-    regions = [str(name) for name, value in labels.items() if isinstance(value, list)]
-    if regions or dataset.get("regions_class_order"):
-        raise PlanError(
-            f"the model predicts regions that may overlap ({', '.join(regions)}), which is not "
-            "supported. Predict with nnU-Net v2"
-        )
-    values = sorted(int(value) for name, value in labels.items() if name != "ignore")
+    values = sorted({value for region in _by_name(dataset).values() for value in region})
     if values != list(range(len(values))):
         raise PlanError(f"the labels of dataset.json must be 0, 1, 2, ...; they are {values}")
     return tuple(values[1:])
+
+
+def _regions(dataset: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Return the label that each region is written as; None where no labels are joined."""
+    named = _by_name(dataset)
+    if all(len(values) == 1 for values in named.values()):
+        return None
+    regions = [name for name, values in named.items() if set(values) != {0}]
+    order = dataset.get("regions_class_order") or ()
+    if len(order) != len(regions):
+        raise PlanError(
+            f"dataset.json has the regions {', '.join(regions)}, but regions_class_order names "
+            f"{len(order)} labels"
+        )
+    return tuple(int(label) for label in order)
+
+
+def _by_name(dataset: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the labels of each name that the network knows; a region has several."""
+    return {
+        str(name): tuple(map(int, value)) if isinstance(value, list) else (int(value),)
+        for name, value in dataset["labels"].items()
+        if name != "ignore"
+    }
 
 
 def _scheme(name: str) -> str:

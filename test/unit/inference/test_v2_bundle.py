@@ -14,10 +14,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunetlike.core.errors import DataError, PlanError
+from nnunetlike.core.errors import DataError
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.inference import predict
-from nnunetlike.inference.export import ExportSettings, probabilities_within_box
+from nnunetlike.inference.export import (
+    ExportSettings,
+    label_within_box,
+    probabilities_within_box,
+)
 from nnunetlike.inference.model_bundle import ModelBundle, load_bundle
 from nnunetlike.inference.predict import predict_case
 from nnunetlike.inference.settings import PredictionSettings
@@ -213,11 +217,21 @@ def test_a_checkpoint_of_another_form_is_refused(
         load_bundle(folder)
 
 
-def test_regions_are_refused(write: Callable[..., Path], v2_models: ModuleType) -> None:
+def test_regions_are_decided_by_the_sign_of_their_logits(
+    write: Callable[..., Path], v2_models: ModuleType
+) -> None:
     dataset = v2_models.dataset_json()
-    dataset |= {"labels": {"background": 0, "whole": [1, 2], "core": 2}}
-    with pytest.raises(PlanError, match="regions that may overlap"):
-        load_bundle(write(dataset=dataset))
+    dataset |= {
+        "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2],
+    }  # fmt: skip
+    settings = ExportSettings.of(load_bundle(write(dataset=dataset)).plans)
+    logits = np.full((2, 4, 8, 8), -1.0, np.float32)
+    logits[0, :, 2:], logits[1, :, 4:] = 0.25, 3.0
+    label = label_within_box(logits, _record(), settings)
+    rows = [0, 0, 1, 1, 2, 2, 2, 2]
+    assert np.array_equal(label, np.broadcast_to(np.array(rows)[:, None], (4, 8, 8)))
+    shares = probabilities_within_box(logits, _record(), settings)
+    assert np.allclose(shares, 1 / (1 + np.exp(-logits)), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])

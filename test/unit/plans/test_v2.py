@@ -98,6 +98,17 @@ def test_the_keys_of_early_versions_describe_the_same_network(
     assert found.plans.modalities == {0: "CT"}
 
 
+def test_regions_are_channels_without_background(load: Load) -> None:
+    def joined(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
+        dataset["labels"] = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "active": 3}
+        dataset["regions_class_order"] = [1, 2, 3]
+
+    plans = load(change=joined).plans
+    assert plans.classes == (1, 2, 3) and plans.regions == (1, 2, 3) and plans.num_classes == 3
+    assert ExportSettings.of(plans).regions == (1, 2, 3)
+    assert load().plans.regions is None and load().plans.num_classes == 2
+
+
 def test_the_mask_counts_for_the_scheme_that_looks_at_it(load: Load) -> None:
     def masked(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
         names = ["CTNormalization", "ZScoreNormalization", "NoNormalization",
@@ -165,9 +176,9 @@ def _change(**values: Any) -> Change:
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "regions": (
-        lambda plans, dataset: dataset["labels"].update(whole=[1, 2]),
-        r"regions that may overlap \(whole\)",
+    "regions without an order": (
+        lambda plans, dataset: dataset["labels"].update(whole=[1, 0]),
+        "the regions cell, whole, but regions_class_order names 0 labels",
     ),
     "gaps between labels": (
         lambda plans, dataset: dataset["labels"].update(cell=3),
