@@ -31,7 +31,8 @@ def describe_model(
     """
     plans, stage = bundle.plans, bundle.plans.stages[bundle.stage]
     axes, patch = AXES[stage.dimension], list(stage.patch_size)
-    names = labels or ("background", *map(str, plans.classes))
+    values = plans.regions or (0, *plans.classes)
+    names = labels if labels and len(labels) == len(values) else _numbered(values)
     return {
         "format_version": FORMAT_VERSION,
         "made_by": f"nnunetlike {__version__}",
@@ -50,12 +51,16 @@ def describe_model(
         },
         "labels": [
             {"index": index, "value": value, "name": name}
-            for index, (value, name) in enumerate(zip((0, *plans.classes), names, strict=True))
+            for index, (value, name) in enumerate(zip(values, names, strict=True))
         ],
         "preprocessing": _preprocessing(plans, bundle.stage, channels),
         "prediction": _prediction(bundle, patch),
         "back_to_the_image": _back(plans),
     }
+
+
+def _numbered(values: Sequence[int]) -> list[str]:
+    return ["background" if value == 0 else str(value) for value in values]
 
 
 def _preprocessing(plans: Plans, stage: int, channels: int) -> dict[str, Any]:
@@ -131,9 +136,12 @@ def _normalisation(
 
 
 def _prediction(bundle: ModelBundle, patch: Sequence[int]) -> dict[str, Any]:
-    mean = "softmax over labels, then the mean over mirrored views, windows and folds"
+    to_probabilities = (
+        "softmax over labels" if bundle.plans.regions is None else "the logistic function"
+    )
+    mean = f"{to_probabilities}, then the mean over mirrored views, windows and folds"
     if bundle.plans.conventions == "v2":
-        mean = "the mean of logits over mirrored views, windows and folds, then softmax over labels"
+        mean = f"the mean of logits over mirrored views, windows and folds, then {to_probabilities}"
     return {
         "patch_size": list(patch),
         "step_size": 0.5,
@@ -158,5 +166,7 @@ def _back(plans: Plans) -> dict[str, Any]:
             "order": settings.order,
             "order_along_the_coarse_axis": settings.order_z,
         },
-        "label": "of the largest value, the first among equals; 0 outside the box of the crop",
+        "label": "of the largest value, the first among equals; 0 outside the box of the crop"
+        if settings.regions is None
+        else "of the last output whose probability is above 1/2, else 0; outputs are regions",
     }

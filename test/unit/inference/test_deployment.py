@@ -98,3 +98,15 @@ def test_models_of_v2_tell_their_own_order_of_steps(
     assert found["prediction"]["combine"].startswith("the mean of logits")
     assert found["prediction"]["mirror_axes"] == [1]
     assert found["back_to_the_image"]["resampling"]["what"] == "logits"
+
+
+def test_regions_of_v2_are_told_as_such(
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
+) -> None:
+    bundle = load_bundle(save_tiny_model(tmp_path / "T__P", tiny_plans(3)))
+    plans = replace(bundle.plans, conventions="v2", regions=(2, 1))
+    found = describe_model(replace(bundle, plans=plans), None, channels=1)
+    assert [(label["value"], label["name"]) for label in found["labels"]] == [(2, "2"), (1, "1")]
+    assert found["output"]["shape"][1] == 2
+    assert found["prediction"]["combine"].endswith("then the logistic function")
+    assert "last output whose probability is above 1/2" in found["back_to_the_image"]["label"]
