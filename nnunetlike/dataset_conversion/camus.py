@@ -61,6 +61,7 @@ class _View:
 
     @property
     def case_id(self) -> str:
+        """Identifier, patient and view."""
         return f"{self.folder.name}_{self.view}"
 
     def file(self, what: str) -> Path:
@@ -69,6 +70,7 @@ class _View:
 
     @property
     def is_sequence(self) -> bool:
+        """Whether there is a half sequence, of images or of masks."""
         return self.file("half_sequence").exists() or self.file("half_sequence_gt").exists()
 
 

@@ -77,6 +77,7 @@ def _all_frames(_: VideoScores, frames: Sequence[FrameScores]) -> list[FrameScor
 
 def _frames_of(phase: str) -> Chosen:
     def chosen(video: VideoScores, frames: Sequence[FrameScores]) -> list[FrameScores]:
+        """Return those of the phase."""
         wanted = video.files.facts.ed if phase == "ED" else video.files.facts.es
         return [frame for frame in frames if frame.frame == wanted]
 
@@ -179,15 +180,18 @@ def _bootstrap(videos: Sequence[VideoScores], structures: Sequence[str]) -> JSON
     """Return intervals of the mean Dice by structure, and of that over each case's structures."""
 
     def interval(dice: Callable[[VideoScores], float]) -> list[float]:
+        """Return the interval of a mean over patients."""
         values: dict[str, list[float]] = {}
         for video in videos:
             values.setdefault(video.files.facts.patient, []).append(dice(video))
         return list(patient_bootstrap(values))
 
     def of(structure: str) -> Callable[[VideoScores], float]:
+        """Return what gives the Dice of a structure."""
         return lambda video: video.scores[structure]["Dice"]
 
     def of_all(video: VideoScores) -> float:
+        """Return the mean Dice of a video over the structures."""
         return mean_of_defined([video.scores[structure]["Dice"] for structure in structures])
 
     return {

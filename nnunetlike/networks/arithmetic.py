@@ -26,6 +26,7 @@ def training_operations(
     """
 
     def measure(size: Sequence[int]) -> int:
+        """Return the operations of a step with inputs of a size."""
         network = on_meta(network_spec, task)
         counter = FlopCounterMode(display=False)
         with counter:

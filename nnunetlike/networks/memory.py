@@ -46,6 +46,7 @@ def training_bytes(
     """
 
     def measure(size: Sequence[int]) -> int:
+        """Return the bytes with inputs of a size."""
         network = on_meta(network_spec, task)
         rehearsal = _Rehearsal(network)
         with rehearsal:
@@ -72,6 +73,7 @@ def inference_bytes(
     """
 
     def measure(size: Sequence[int]) -> int:
+        """Return the bytes with inputs of a size."""
         network: Any = on_meta(network_spec, task)  # any module with the attribute of the contract
         network.deep_supervision = False
         rehearsal = _Rehearsal(network)
