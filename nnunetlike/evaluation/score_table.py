@@ -26,6 +26,7 @@ def as_csv(summary: Summary) -> str:
     writer.writerow(["case", "label", *metrics])
 
     def write(case: str, label: str, scores: Mapping[str, float]) -> None:
+        """Write the row of a case and a label."""
         values = (scores.get(metric, math.nan) for metric in metrics)
         writer.writerow([case, label, *("" if math.isnan(v) else repr(v) for v in values)])
 

@@ -167,6 +167,7 @@ class _Merge:
             apply_postprocessing(path, self.final / path.name, self.postprocessing)
 
     def label_file(self, case_id: str) -> Path:
+        """Return the label file of a case."""
         return self.output / f"{case_id}{self.ending}"
 
     def files(self, case_id: str) -> list[Path]:

@@ -113,6 +113,7 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """
 
     def key(found: Candidate) -> tuple[float, int]:
+        """Return what sorts the best first, of equals the one of fewest models."""
         value = found.foreground
         return (math.inf if math.isnan(value) else -value, len(found.models))
 

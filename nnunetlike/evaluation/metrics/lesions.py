@@ -34,6 +34,7 @@ def lesions(case: Comparison) -> Lesions:
     """Return how many lesions there are, are found, are predicted and are right."""
 
     def count() -> Lesions:
+        """Return the numbers."""
         found, reference = _overlapping(case.reference, case.prediction)
         right, predicted = _overlapping(case.prediction, case.reference)
         return Lesions(reference, found, predicted, right)
