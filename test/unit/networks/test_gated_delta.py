@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nnunetlike.core.errors import ShapeError, UsageError
 from nnunetlike.networks import NETWORKS
@@ -240,3 +241,20 @@ def test_a_chunk_has_a_token() -> None:
 
 def test_the_memory_is_no_network() -> None:
     assert not any("delta" in name for name in NETWORKS.names())
+
+
+@pytest.mark.parametrize("at", [1, 20, 63, 64, 65, 99])
+def test_random_tokens_split_anywhere_give_the_numbers_of_one_pass(at: int) -> None:
+    generator = torch.Generator().manual_seed(at)
+    q, k = (
+        functional.normalize(torch.randn(2, 100, 2, 8, generator=generator).double(), dim=-1)
+        for _ in range(2)
+    )
+    v = torch.randn(2, 100, 4, 5, generator=generator).double()
+    beta = torch.rand(2, 100, 4, generator=generator).double()
+    g = -torch.rand(2, 100, 4, generator=generator).double()
+    whole, last = gated_delta_rule(q, k, v, beta, g)
+    first, state = gated_delta_rule(*(x[:, :at] for x in (q, k, v, beta, g)))
+    rest, end = gated_delta_rule(*(x[:, at:] for x in (q, k, v, beta, g)), initial_state=state)
+    assert (torch.cat([first, rest], 1) - whole).abs().max() <= 1e-12
+    assert (end - last).abs().max() <= 1e-12
