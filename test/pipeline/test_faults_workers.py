@@ -417,7 +417,7 @@ def written(output: Path) -> set[str]:
 @pytest.fixture
 def break_export(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Fault], None]:
     """Make the export of one case meet a fault."""
-    write = export._write
+    write = export.write_label
 
     def set_fault(case_id: str, fault: Fault) -> None:
         def write_or_fail(label: np.ndarray, record: CaseRecord, where: Any) -> None:
@@ -425,7 +425,7 @@ def break_export(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Fault], None
                 fault()
             write(label, record, where)
 
-        monkeypatch.setattr(export, "_write", write_or_fail)
+        monkeypatch.setattr(export, "write_label", write_or_fail)
 
     return set_fault
 
