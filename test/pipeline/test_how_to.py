@@ -59,7 +59,9 @@ def test_the_commands_of_pages_on_life_after_training_have_these_options(name: s
         if words[0] == "pip":
             continue
         module = MODULES.get(words[0], words[0].removeprefix("nnUNet_"))
-        importlib.import_module(f"nnunetlike.run.{module}").build_parser().parse_args(words[1:])
+        parser = importlib.import_module(f"nnunetlike.run.{module}").build_parser()
+        assert parser.prog == words[0]
+        parser.parse_args(words[1:])
 
 
 VIDEO_PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "video.md"

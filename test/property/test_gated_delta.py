@@ -46,9 +46,13 @@ def cases(draw: st.DrawFn, most_tokens: int = 40) -> Case:
     }
 
 
-ROUNDING = 1e-11
-"""What float64 may lose on the worst tokens that can be found: many alike, with strong writes, make
-the triangular system of a chunk badly conditioned. On random tokens it is below 1e-12."""
+def rounding(case: Case) -> float:
+    """What float64 may lose where a sequence is split.
+
+    A gate that forgets all counts as -800. The running sum of some is so large that its last digit
+    is 4e-12, and where the sum begins decides how it is rounded; 1.4e-12 was the most found.
+    """
+    return 1e-12 if float(case["g"].min()) > -100 else 1e-11
 
 
 def worst(made: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> float:
@@ -59,7 +63,7 @@ def worst(made: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> float
 @settings(deadline=None, max_examples=60)
 def test_the_size_of_chunks_does_not_matter(case: Case, size: int) -> None:
     expected = gated_delta_rule(**case, backend="sequential")
-    assert worst(gated_delta_rule(**case, chunk_size=size), expected) <= ROUNDING
+    assert worst(gated_delta_rule(**case, chunk_size=size), expected) <= 1e-11
 
 
 @given(case=cases(), size=st.integers(1, 50))
@@ -89,7 +93,7 @@ def test_a_sequence_may_be_split_where_the_memory_is_carried_on(
             answers, state = gated_delta_rule(**part, initial_state=state, chunk_size=size)
             parts.append(answers)
     expected = gated_delta_rule(**case, chunk_size=size)
-    assert worst((torch.cat(parts, 1), state), expected) <= ROUNDING
+    assert worst((torch.cat(parts, 1), state), expected) <= rounding(case)
 
 
 @given(case=cases(), extra=st.integers(1, 20))
@@ -102,7 +106,7 @@ def test_tokens_of_zeros_at_the_end_change_nothing(case: Case, extra: int) -> No
     }
     answers, state = gated_delta_rule(**padded, initial_state=case["initial_state"], chunk_size=8)
     made = answers[:, : case["q"].shape[1]], state
-    assert worst(made, gated_delta_rule(**case, chunk_size=8)) <= ROUNDING
+    assert worst(made, gated_delta_rule(**case, chunk_size=8)) <= 1e-12
 
 
 @given(case=cases(), cut=st.floats(0, 1))
@@ -121,7 +125,7 @@ def test_cases_of_a_batch_do_not_meet(case: Case, seed: int) -> None:
     order = torch.randperm(len(case["q"]), generator=torch.Generator().manual_seed(seed))
     answers, state = gated_delta_rule(**case)
     permuted = gated_delta_rule(**{name: x[order] for name, x in case.items()})
-    assert worst(permuted, (answers[order], state[order])) <= ROUNDING
+    assert worst(permuted, (answers[order], state[order])) <= 1e-12
 
 
 @given(case=cases(), seed=st.integers(0, 1000))
@@ -134,7 +138,7 @@ def test_heads_do_not_meet(case: Case, seed: int) -> None:
     answers, state = gated_delta_rule(**case)
     permuted = {name: x[:, :, order] for name, x in case.items() if name != "initial_state"}
     made = gated_delta_rule(**permuted, initial_state=case["initial_state"][:, order])
-    assert worst(made, (answers[:, :, order], state[:, order])) <= ROUNDING
+    assert worst(made, (answers[:, :, order], state[:, order])) <= 1e-12
 
 
 @given(case=cases(most_tokens=200))
@@ -190,7 +194,7 @@ def test_clips_may_be_split_between_any_two_frames(
         answers, state = gated_delta_frames(**one, rule=rule, initial_state=state)
         parts.append(answers)
     expected = gated_delta_frames(**clip, **gates, rule=rule, initial_state=case["initial_state"])
-    assert worst((torch.cat(parts, 1), state), expected) <= ROUNDING
+    assert worst((torch.cat(parts, 1), state), expected) <= 1e-12
 
 
 @given(case=cases(), rule=RULES, seed=st.integers(0, 1000))
