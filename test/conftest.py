@@ -220,7 +220,7 @@ def start_dask(
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             env={
                 **os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1",
-                "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "180s",  # a busy machine is no fault
+                "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",  # a busy machine is no fault
             },
         )  # fmt: skip
         started.append(process)

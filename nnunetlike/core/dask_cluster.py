@@ -54,26 +54,34 @@ class DaskCluster:
     ) -> Generator[tuple[int, R | NnunetlikeError], None, None]:
         """Yield outcomes as they come; how many are in hand, and with what memory, Dask decides.
 
-        A case whose call ran out of memory or met a fault of the program is tried once more.
+        A case whose call ran out of memory or met a fault of the program is tried once more. So
+        is one that workers died of, but alone: Dask blames all the cases a dead worker had.
         """
         call, relay = _Call(function, package_level()), Relay()
         tried: set[int] = set()
+        suspects: list[int] = []
         with _Futures(self) as futures:
             for index, item in enumerate(items):
                 futures.submit(index, call, item)
-            while futures.waiting:
+            while futures.waiting or suspects:
+                if not futures.waiting:
+                    futures.submit(suspects[0], call, items[suspects.pop(0)])
                 index, answer = futures.next()
                 relay.pass_on(answer.notes)
                 outcome: Any = answer.outcome
                 if isinstance(outcome, Failure):
                     outcome = outcome.error()
-                if isinstance(outcome, WorkerError) and not answer.final and index not in tried:
-                    first = str(outcome).splitlines()[0].rstrip(".")
-                    logger.warning("%s: %s. It is tried once more", names[index], first)
-                    tried.add(index)
-                    futures.submit(index, call, items[index])
+                if not isinstance(outcome, WorkerError) or answer.final or index in tried:
+                    yield index, outcome
                     continue
-                yield index, outcome
+                tried.add(index)
+                first = str(outcome).splitlines()[0].rstrip(".")
+                if answer.killed:
+                    logger.warning("%s: %s. It is tried once more, alone", names[index], first)
+                    suspects.append(index)
+                else:
+                    logger.warning("%s: %s. It is tried once more", names[index], first)
+                    futures.submit(index, call, items[index])
         relay.sum_up()
 
 
@@ -139,6 +147,9 @@ class _Answer:
 
     outcome: object
     notes: tuple[Note, ...] = ()
+    killed: bool = False
+    """Workers died while they had this call; it need not be the one they died of."""
+
     final: bool = False
     """No further attempt is to be made."""
 
@@ -247,15 +258,15 @@ class _Futures:
                 "install the same versions of nnunetlike and of Dask where its scheduler and "
                 "workers run"
             )
-        return _Answer(_explained(error), final=True)
+        if type(error).__name__ == "KilledWorker":
+            return _Answer(_died(error), killed=True)
+        why = f"Dask could not run it: {type(error).__name__}: {error}"
+        return _Answer(WorkerBugError(why), final=True)
 
 
-def _explained(error: Any) -> WorkerError:
-    """Return what kept a call from giving an answer."""
-    if type(error).__name__ == "KilledWorker":
-        return WorkerError(
-            f"{error.allowed_failures + 1} Dask workers died of it, the last at "
-            f"{error.last_worker.address}. The usual cause is that memory ran out: give workers "
-            "more of it (--memory-limit), or fewer threads (--nthreads 1)"
-        )
-    return WorkerBugError(f"Dask could not run it: {type(error).__name__}: {error}")
+def _died(error: Any) -> WorkerError:
+    return WorkerError(
+        f"{error.allowed_failures + 1} Dask workers died of it, the last at "
+        f"{error.last_worker.address}. The usual cause is that memory ran out: give workers "
+        "more of it (--memory-limit), or fewer threads (--nthreads 1)"
+    )

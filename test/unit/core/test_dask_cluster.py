@@ -49,6 +49,10 @@ def die_at_two(value):
         os.kill(os.getpid(), signal.SIGKILL)
     return value
 
+def die_slowly_at_two(value):
+    time.sleep(0.5)
+    return die_at_two(value)
+
 def die_once(path):
     with path.open("a") as stream:
         stream.write("begun ")
@@ -141,6 +145,25 @@ def test_a_case_that_kills_its_workers_is_given_up_and_the_others_are_done(
     ) as caught:  # fmt: skip
         process_map(functions.die_at_two, range(4), processes=cluster, name="case_{}".format)
     assert caught.value.exit_code == 4
+
+
+def test_the_cases_that_shared_workers_with_a_deadly_one_are_done(
+    start_dask: Start, functions: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    address, _ = start_dask(workers=1, path=Path(str(functions.__file__)).parent)
+    outcomes: dict[int, object] = {}
+    with dask_cluster(address) as cluster:
+        for index, outcome in cluster.outcomes(
+            functions.die_slowly_at_two, [2, 3, 4, 5], ["two", "three", "four", "five"], None, ""
+        ):
+            outcomes[index] = outcome
+    died = outcomes.pop(0)
+    assert isinstance(died, WorkerError)
+    assert "2 Dask workers died of it" in str(died)
+    assert outcomes == {1: 3, 2: 4, 3: 5}
+    again = [text.split(":")[0] for text in caplog.messages if text.endswith("once more, alone")]
+    assert "two" in again
+    assert len(again) > 1  # Dask gave an innocent one up as well, or this test shows nothing
 
 
 def test_a_case_whose_memory_ran_out_is_tried_once_more(
