@@ -256,16 +256,20 @@ class _Chunks:
             raise UsageError(f"a chunk has one token at least, but chunk_size is {chunk_size}")
         size = min(chunk_size, writes.key.shape[3])
         dtype = writes.key.dtype
-        log = _cut(writes.log_decay, size).cumsum(-1)
+        log_decay = _cut(writes.log_decay, size)
+        forgets = log_decay <= _LOG_OF_ZERO
+        # Counted apart: in the running sum they would round off what weak gates after them add.
+        log, forgotten = log_decay.masked_fill(forgets, 0).cumsum(-1), forgets.cumsum(-1)
+        apart = forgotten[..., :, None] != forgotten[..., None, :]
         later = torch.ones(size, size, dtype=torch.bool, device=log.device).triu(1)
         # Masked before exp: a later token's logarithm is positive and may be too large for it.
-        between = (log[..., :, None] - log[..., None, :]).to(dtype).masked_fill(later, -torch.inf)
+        between = (log[..., :, None] - log[..., None, :]).to(dtype)
         return cls(
             key=_cut(writes.key, size),
             value=_cut(writes.value, size),
             beta=_cut(writes.beta, size),
-            decay=log.to(dtype).exp(),
-            decay_between=between.exp(),
+            decay=log.masked_fill(forgotten > 0, -torch.inf).to(dtype).exp(),
+            decay_between=between.masked_fill(apart | later, -torch.inf).exp(),
         )
 
     @property
