@@ -20,6 +20,7 @@ def build_parser() -> CommandParser:
         "the final and best checkpoints of a model, so that nnU-Net v1 predicts with a model whose "
         "own trainer it lacks or that was trained on several GPUs. Weights stay as they are. Here "
         "prediction needs no trainer, so this is for v1.",
+        examples=("nnUNet_change_trainer_class -i nnUNetTrainerV2_DDP__nnUNetPlansv2.1",),
     )
     parser.add_argument(
         "-i", required=True, type=Path, metavar="FOLDER", help="folder TRAINER__PLANS of the model"

@@ -49,6 +49,7 @@ def build_parser() -> CommandParser:
         description="Removes files that can be made again, by default the unpacked arrays (ID.npy) "
         "that training makes, and files that killed commands left half-written. Raw data, plans, "
         "splits and results are never touched.",
+        examples=("nnUNet_clean -t 4",),
     )
     add = parser.add_argument
     add("-t", "--task", required=True, help="number or name of the task")

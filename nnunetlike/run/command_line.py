@@ -23,12 +23,15 @@ READER_GONE = 141
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that takes every option with one dash or two, and `-` or `_` between words."""
+    """A parser that takes every option with one dash or two, and `-` or `_` between words.
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings
-        )
+    Its help ends with examples, command lines that the parser takes.
+    """
+
+    def __init__(self, *, examples: Sequence[str] = (), **settings: Any) -> None:
+        self.examples = tuple(examples)
+        epilog = "\n  ".join(("examples:", *examples)) if examples else None
+        super().__init__(formatter_class=_Help, allow_abbrev=False, epilog=epilog, **settings)
         self._spellings: dict[str, str] = {}
         self.add_argument("--version", action="version", version=f"nnunetlike {__version__}")
 
@@ -54,6 +57,31 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and end with exit code 2."""
         super().error(message)
+
+
+class _Help(argparse.HelpFormatter):
+    """Short usage, what is required, defaults that say something, examples line by line."""
+
+    def add_usage(
+        self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None
+    ) -> None:
+        needed = [a for a in actions if a.required or not a.option_strings]
+        self._prog += " [options]"
+        super().add_usage(usage, needed, (), prefix)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if not action.option_strings or action.default is argparse.SUPPRESS:
+            return action.help
+        if action.required:
+            return f"{action.help} (required)"
+        says_nothing = action.default is None or action.default is False or action.default == []
+        default = action.default
+        if isinstance(default, (list, tuple)):
+            default = " ".join(map(str, default))
+        return action.help if says_nothing else f"{action.help} (default: {default})"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
 
 def process_count(text: str) -> int:

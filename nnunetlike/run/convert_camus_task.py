@@ -14,7 +14,9 @@ from nnunetlike.run.video_conversion import PLACE, add_task_options, raw_task_na
 def build_parser() -> CommandParser:
     """Return the parser of the command."""
     parser = CommandParser(
-        prog="nnUNet_convert_camus_task", description="Converts CAMUS (NIfTI release)" + PLACE
+        prog="nnUNet_convert_camus_task",
+        description="Converts CAMUS (NIfTI release)" + PLACE,
+        examples=("nnUNet_convert_camus_task -i CAMUS/database_nifti -output_task_id 26",),
     )
     add = parser.add_argument
     add("-i", required=True, type=Path, metavar="FOLDER", help="database_nifti")

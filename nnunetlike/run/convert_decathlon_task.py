@@ -18,6 +18,7 @@ def build_parser() -> CommandParser:
         description="Converts a task of the Medical Segmentation Decathlon to a raw task below "
         "nnUNet_raw_data_base/nnUNet_raw_data. The input folder is only read. A raw task of the "
         "same name is replaced.",
+        examples=("nnUNet_convert_decathlon_task -i Task04_Hippocampus",),
     )
     parser.add_argument(
         "-i", required=True, type=Path, metavar="FOLDER", help="the task, such as Task03_Liver"

@@ -16,6 +16,7 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         prog="nnUNet_convert_echonet_task", description="Converts EchoNet-Dynamic" + PLACE
         + " Films are decoded by PyAV (pip install \"nnunetlike[video]\").",
+        examples=("nnUNet_convert_echonet_task -i EchoNet-Dynamic -output_task_id 27",),
     )  # fmt: skip
     add = parser.add_argument
     add("-i", required=True, type=Path, metavar="FOLDER",

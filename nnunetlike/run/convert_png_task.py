@@ -26,6 +26,7 @@ def build_parser() -> CommandParser:
         description="Converts a folder of pictures (PNG, JPEG, BMP, TIFF) and one of label "
         "pictures to a raw task below nnUNet_raw_data_base/nnUNet_raw_data. The pictures stay what "
         "they are. The source folders are only read. A raw task of the same name is replaced.",
+        examples=("nnUNet_convert_png_task -i images -l labels -output_task_id 501 -name Cells",),
     )
     add = parser.add_argument
     add("-i", required=True, type=Path, metavar="FOLDER", help="images")

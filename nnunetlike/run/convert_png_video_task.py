@@ -17,7 +17,9 @@ from nnunetlike.run.video_conversion import PLACE, add_task_options, raw_task_na
 def build_parser() -> CommandParser:
     """Return the parser of the command."""
     parser = CommandParser(
-        prog="nnUNet_convert_png_video_task", description="Converts folders of frames" + PLACE
+        prog="nnUNet_convert_png_video_task",
+        description="Converts folders of frames" + PLACE,
+        examples=("nnUNet_convert_png_video_task -i camus_png256x256_10f -output_task_id 28",),
     )
     add = parser.add_argument
     add("-i", type=Path, metavar="FOLDER", help="the published layout: img/VIDEO/0.png, "

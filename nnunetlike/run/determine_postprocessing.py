@@ -32,6 +32,7 @@ def build_parser() -> CommandParser:
         description="Pools the validation predictions of a model's folds into cv_niftis_raw, finds "
         "out which labels gain when only their largest component is kept, and writes "
         "postprocessing.json into the model folder, where prediction looks for it.",
+        examples=("nnUNet_determine_postprocessing -t 4 -m 3d_fullres",),
     )
     parser.add_argument("-m", required=True, choices=CONFIGURATIONS, help="configuration")
     parser.add_argument("-t", required=True, help="task name or number")

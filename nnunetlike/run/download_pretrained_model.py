@@ -18,6 +18,7 @@ def build_parser() -> CommandParser:
         description="Fetches a public model of nnU-Net v1 by the name of its task and installs it "
         "into RESULTS_FOLDER. A download that was cut off goes on when the command is given again. "
         "nnUNet_print_available_pretrained_models lists the names.",
+        examples=("nnUNet_download_pretrained_model Task004_Hippocampus",),
     )
     parser.add_argument("task_name", help="name or number of the task")
     add_installing_options(parser)

@@ -18,6 +18,7 @@ def build_parser() -> CommandParser:
         description="Fetches a zip with trained models and installs it into RESULTS_FOLDER, with "
         "the same checks as nnUNet_install_pretrained_model_from_zip. A download that was cut off "
         "goes on when the command is given again.",
+        examples=("nnUNet_download_pretrained_model_by_url https://example.org/model.zip",),
     )
     parser.add_argument("url", help="address of the zip, http or https")
     parser.add_argument("--sha256", default=None, metavar="HEX", help="SHA-256 the zip must have")

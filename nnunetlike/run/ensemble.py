@@ -17,6 +17,7 @@ def build_parser() -> CommandParser:
         prog="nnUNet_ensemble",
         description="Averages the probabilities that nnUNet_predict --save_npz kept of the same "
         "cases with several models, and writes the label maps they give together.",
+        examples=("nnUNet_ensemble -f out_2d out_3d -o out -pp postprocessing.json",),
     )
     add = parser.add_argument
     add("-f", "--folders", nargs="+", required=True, type=Path, metavar="FOLDER",

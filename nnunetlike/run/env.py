@@ -59,6 +59,7 @@ def build_parser() -> CommandParser:
         prog="nnUNet_env",
         description="Prints the folders with the variables they come from, the machine, the "
         "settings and the versions of the libraries. Send this with a report of a fault.",
+        examples=("nnUNet_env",),
     )
 
 

@@ -27,6 +27,10 @@ def build_parser() -> CommandParser:
         prog="nnUNet_evaluate_folder",
         description="Scores predicted label maps. Both folders must hold files of the same names. "
         "Writes summary.json into the folder of the predictions.",
+        examples=(
+            "nnUNet_evaluate_folder -ref labelsTs -pred out -l 1 2",
+            "nnUNet_evaluate_folder -ref labelsTs -pred out -l 1 2 --metrics hd95 --csv out.csv",
+        ),
     )
     parser.add_argument("-ref", required=True, type=Path, help="folder of the references")
     parser.add_argument("-pred", required=True, type=Path, help="folder of the predictions")

@@ -22,6 +22,9 @@ def build_parser() -> CommandParser:
         "plans, checkpoints, postprocessing. nnUNet_install_pretrained_model_from_zip installs it, "
         "here and in nnU-Net v1. A manifest inside names versions, licence and the SHA-256 of each "
         "file. Checkpoints hold the paths of the machine that trained.",
+        examples=(
+            "nnUNet_export_model_to_zip -t 4 -m 3d_fullres -o model.zip --licence 'CC BY 4.0'",
+        ),
     )
     add = parser.add_argument
     add("-t", required=True, metavar="TASK", help="task name or number")

@@ -58,6 +58,7 @@ def build_parser() -> CommandParser:
         description="Write a trained network as ONNX, one file per fold, and onnx.json, which says "
         "all that a runtime needs: patch, spacing, normalisation, labels. Each file is run and "
         "compared with the original; one that differs is not written.",
+        examples=("nnUNet_export_onnx -t 4 -m 3d_fullres -f 0 -o onnx",),
     )
     add = parser.add_argument
     add("-t", "--task_name", required=True, help="task name or number")

@@ -52,6 +52,11 @@ def build_parser() -> CommandParser:
         "Dice of their cross-validations, finds the postprocessing of each, and prints the "
         "commands that predict with the best. Pairs need the validations' probabilities; those "
         "that were not kept (nnUNet_train --npz) are made now.",
+        examples=(
+            "nnUNet_find_best_configuration -t 4 -m 2d 3d_fullres",
+            "nnUNet_find_best_configuration -t 4 -m 3d_fullres -tr nnUNetTrainerV2 "
+            "nnUNetPlusPlusTrainerV2",
+        ),
     )
     add = parser.add_argument
     add("-m", "--models", nargs="+", default=list(CONFIGURATIONS), choices=CONFIGURATIONS,

@@ -17,6 +17,7 @@ def build_parser() -> CommandParser:
         description="Installs the trained models of a zip, of this program or of nnU-Net v1, into "
         "RESULTS_FOLDER. The zip may come from a stranger: nothing in it is executed, nothing is "
         "written elsewhere, and what is damaged or malicious is refused before anything changes.",
+        examples=("nnUNet_install_pretrained_model_from_zip model.zip",),
     )
     parser.add_argument("zip", type=Path, help="the zip file")
     add_installing_options(parser)

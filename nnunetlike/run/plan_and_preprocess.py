@@ -74,6 +74,7 @@ def build_parser() -> CommandParser:
         description="Crops the cases of raw tasks, measures them, plans networks for them and "
         "writes preprocessed cases. Cases that were cropped before are cropped again only if their "
         "files have changed.",
+        examples=("nnUNet_plan_and_preprocess -t 4 --verify_dataset_integrity",),
     )
     parser.add_argument(
         "-t", "--task_ids", nargs="+", required=True, help="numbers or names of tasks: 4 505"

@@ -42,6 +42,7 @@ def build_parser() -> CommandParser:
         prog="nnUNet_plot_task_pngs",
         description="Draws one picture a case: image and labels, in the slices with most "
         "foreground. Shows the preprocessed training cases (highest resolution), or the raw ones.",
+        examples=("nnUNet_plot_task_pngs -t 4 -o pictures",),
     )
     parser.add_argument("-t", required=True, help="task name or number")
     parser.add_argument("-o", required=True, type=Path, help="folder for the pictures")

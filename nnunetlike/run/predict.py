@@ -36,6 +36,10 @@ def build_parser() -> CommandParser:
         prog="nnUNet_predict",
         description="Predict images with a trained model. Each case consists of ID_0000.nii.gz, "
         "ID_0001.nii.gz, ..., one file per channel; its prediction is ID.nii.gz on the same grid.",
+        examples=(
+            "nnUNet_predict -i images -o predictions -t 4 -m 3d_fullres",
+            "nnUNet_predict -i images -o predictions --model_folder FOLDER -f 0 --disable_tta",
+        ),
     )
     add = parser.add_argument
     add("-i", "--input_folder", required=True, type=Path, help="folder of images")

@@ -20,6 +20,7 @@ def build_parser() -> CommandParser:
     parser = CommandParser(
         prog="nnUNet_print_available_pretrained_models",
         description="Lists the public models that nnUNet_download_pretrained_model fetches.",
+        examples=("nnUNet_print_available_pretrained_models",),
     )
     parser.add_argument(
         "--export", type=Path, metavar="DIR", help=f"also write all facts to DIR/{EXPORTED}"

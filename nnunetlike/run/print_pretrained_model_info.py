@@ -16,6 +16,7 @@ def build_parser() -> CommandParser:
         prog="nnUNet_print_pretrained_model_info",
         description="Tells what a public model segments, which images it needs in which order, "
         "what it was trained on, under which licence, and where it lies.",
+        examples=("nnUNet_print_pretrained_model_info Task004_Hippocampus",),
     )
     parser.add_argument("task_name", help="name or number of the task")
     return parser

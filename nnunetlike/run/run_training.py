@@ -53,7 +53,17 @@ logger = logging.getLogger(__name__)
 
 def build_parser(prog: str = "nnUNet_train", processes: int | None = None) -> CommandParser:
     """Return the parser of a training command; `processes` are started when not told how many."""
-    parser = CommandParser(prog=prog, description="Train one fold of one model.")
+    parser = CommandParser(
+        prog=prog,
+        description="Trains one fold of one model on a task that nnUNet_plan_and_preprocess "
+        "prepared, then predicts its validation cases and writes their Dice. Everything goes to "
+        "RESULTS_FOLDER/nnUNet/CONFIGURATION/TASK/TRAINER__PLANS/fold_N.",
+        examples=(
+            f"{prog} 3d_fullres nnUNetTrainerV2 4 0",
+            f"{prog} 3d_fullres nnUNetTrainerV2 4 0 -c",
+            f"{prog} 2d nnUNetPlusPlusTrainerV2 4 all --epochs 100",
+        ),
+    )
     add_positionals(parser)
     add_v1_options(parser)
     add_our_options(parser)
@@ -64,14 +74,12 @@ def build_parser(prog: str = "nnUNet_train", processes: int | None = None) -> Co
 
 def add_positionals(parser: CommandParser) -> None:
     """Add the four words every training command takes."""
-    parser.add_argument("network", choices=CONFIGURATIONS, help="configuration")
-    parser.add_argument("network_trainer", help="name of the trainer, such as nnUNetTrainerV2")
-    parser.add_argument("task", help="name (Task004_Hippocampus) or number of the task")
-    parser.add_argument(
-        "fold",
-        help="0, 1, ... 4, 'all' to train on every case, or "
-        "'official' for the own lists of a data set of videos",
-    )
+    add = parser.add_argument
+    add("network", choices=CONFIGURATIONS, metavar="CONFIGURATION", help=", ".join(CONFIGURATIONS))
+    add("network_trainer", metavar="TRAINER", help="nnUNetTrainerV2, nnUNetPlusPlusTrainerV2, ...")
+    add("task", metavar="TASK", help="name (Task004_Hippocampus) or number of the task")
+    add("fold", metavar="FOLD", help="0, 1, ... 4, 'all' to train on every case, or "
+        "'official' for the own lists of a data set of videos")  # fmt: skip
 
 
 def add_v1_options(parser: CommandParser) -> None:

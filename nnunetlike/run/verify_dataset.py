@@ -26,6 +26,7 @@ def build_parser() -> CommandParser:
         description="Examines a raw task and tells everything that is wrong with it, with what "
         "mends it. The task itself is never changed; --fix writes a mended copy. Ends with 0 if "
         "there is no error (after --fix: in the copy), else with 3.",
+        examples=("nnUNet_verify_dataset -t 4", "nnUNet_verify_dataset -t 4 --fix mended"),
     )
     parser.add_argument(
         "-t", "--task", required=True, help="number or name of a raw task, or its folder"

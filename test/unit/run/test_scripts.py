@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+V1_SCRIPTS = (
+    "nnUNet_change_trainer_class", "nnUNet_convert_decathlon_task",
+    "nnUNet_determine_postprocessing", "nnUNet_download_pretrained_model",
+    "nnUNet_download_pretrained_model_by_url", "nnUNet_ensemble", "nnUNet_evaluate_folder",
+    "nnUNet_export_model_to_zip", "nnUNet_find_best_configuration",
+    "nnUNet_install_pretrained_model_from_zip", "nnUNet_plan_and_preprocess",
+    "nnUNet_plot_task_pngs", "nnUNet_predict", "nnUNet_print_available_pretrained_models",
+    "nnUNet_print_pretrained_model_info", "nnUNet_train", "nnUNet_train_DDP", "nnUNet_train_DP",
+)  # fmt: skip
 
 
 def commands() -> dict[str, str]:
@@ -34,6 +45,21 @@ def test_every_installed_command_explains_itself(command: str) -> None:
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {command}")
+
+
+@pytest.mark.parametrize("module", sorted(set(commands().values()) - {"run_training_DDP"}))
+def test_the_examples_of_every_help_are_taken_by_its_command(module: str) -> None:
+    parser = importlib.import_module(f"nnunetlike.run.{module}").build_parser()
+    assert parser.examples
+    for example in parser.examples:
+        assert example in parser.format_help()
+        command, *words = shlex.split(example)
+        assert command == parser.prog
+        parser.parse_args(words)
+
+
+def test_every_console_script_of_v1_is_there() -> None:
+    assert set(V1_SCRIPTS) <= set(commands())
 
 
 @pytest.mark.parametrize("module", sorted(commands().values()))
