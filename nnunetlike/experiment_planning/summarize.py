@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -76,8 +77,24 @@ def describe_fingerprint(
             f"  median spacing  {_times(np.median(spacings, 0))} mm",
             f"  spacing range   {_times(spacings.min(0))} to {_times(spacings.max(0))} mm",
             f"  cropping kept   {kept:.0%} of the median case",
+            *_orientation_row(fingerprint),
         ]
     )
+
+
+def _orientation_row(fingerprint: Fingerprint) -> list[str]:
+    """Return what is known of where the axes point, and what follows if it is not one thing."""
+    found = Counter(fingerprint.orientations)
+    if not found:
+        return []
+    counts = ", ".join(f"{n} {letters or 'unknown'}" for letters, n in found.most_common())
+    if None in found and len(found) == 1:
+        text = "none: single slices, or files that do not say"
+    elif len(found) == 1:
+        text = f"{fingerprint.orientation}, to which cases to predict will be turned"
+    else:
+        text = f"{counts}: they differ, so none is planned and no case will be turned"
+    return [f"  orientation     {text}"]
 
 
 def plans_table(plans: Plans) -> str:
