@@ -49,9 +49,9 @@ def direction_of(orientation: str) -> tuple[float, ...]:
 
 def is_orientation(value: object) -> bool:
     """Tell whether a value is three letters, one of each pair."""
-    if not isinstance(value, str) or not set(value) <= set("".join(SIDES)):
+    if not isinstance(value, str) or len(value) != len(SIDES):
         return False
-    return sorted(map(_side, value)) == [0, 1, 2]
+    return all(len({*pair} & {*value}) == 1 for pair in SIDES)
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ class Turn:
         leading = array.ndim - 3
         axes = (*range(leading), *(leading + axis for axis in self.axes))
         before = self.order(self.source[::-1])
-        flipped = [
+        flipped = tuple(
             leading + axis
             for axis, (old, new) in enumerate(zip(before, reversed(self.target), strict=True))
             if old != new
-        ]
+        )
         return np.ascontiguousarray(np.flip(array.transpose(axes), flipped))
 
 

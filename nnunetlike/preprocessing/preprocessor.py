@@ -97,7 +97,8 @@ class Preprocessor:
 
     def turn(self, record: CaseRecord) -> Turn:
         """Return how a case is turned: not at all unless plans and file say where axes point."""
-        found, wanted = record.orientation, self.plans.orientation
+        wanted = self.plans.orientation
+        found = record.orientation if wanted else None
         return Turn(found, wanted) if found and wanted else AS_STORED
 
     def spacing(self, record: CaseRecord) -> Spacing3:
