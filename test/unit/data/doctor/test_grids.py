@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunetlike.data.doctor.grids import compare, displacement
-from nnunetlike.data.geometry import IDENTITY, Geometry
+from nnunetlike.data.geometry import Geometry
 
 GRID = Geometry(shape=(3, 10, 20), spacing=(5.0, 1.0, 0.5))
 
