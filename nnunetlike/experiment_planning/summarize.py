@@ -83,18 +83,13 @@ def describe_fingerprint(
 
 
 def _orientation_row(fingerprint: Fingerprint) -> list[str]:
-    """Return what is known of where the axes point, and what follows if it is not one thing."""
+    """Return where the axes of the cases point, if planning looked at it."""
     found = Counter(fingerprint.orientations)
-    if not found:
-        return []
     counts = ", ".join(f"{n} {letters or 'unknown'}" for letters, n in found.most_common())
-    if None in found and len(found) == 1:
-        text = "none: single slices, or files that do not say"
-    elif len(found) == 1:
-        text = f"{fingerprint.orientation}, to which cases to predict will be turned"
-    else:
-        text = f"{counts}: they differ, so none is planned and no case will be turned"
-    return [f"  orientation     {text}"]
+    text = fingerprint.orientation or f"{counts}: they differ"
+    if set(found) == {None}:
+        text = "unknown: single slices, or files that do not say"
+    return [f"  orientation     {text}"] if found else []
 
 
 def plans_table(plans: Plans) -> str:
@@ -120,6 +115,10 @@ def plans_table(plans: Plans) -> str:
     schemes = ", ".join(f"{i} {name}" for i, name in plans.normalization_schemes.items())
     lines.append(f"  {'normalisation':<18}{schemes}")
     lines.append(f"  {'axes':<18}{_times(plans.transpose_forward)} (order after transposing)")
+    turned = f"{plans.orientation}, to which cases stored otherwise are turned"
+    lines.append(
+        f"  {'orientation':<18}{turned if plans.orientation else 'none; cases are taken as stored'}"
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

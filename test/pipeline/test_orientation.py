@@ -283,9 +283,9 @@ def test_plans_record_the_orientation_that_all_training_cases_share(
     for dimension in (2, 3):
         path = home / "preprocessed" / task / f"nnUNetPlansv2.1_plans_{dimension}D.pkl"
         assert load_pickle(path)["orientation"] == load_plans(path).orientation == "RAS"
-    assert (
-        "orientation     RAS, to which cases to predict will be turned" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "orientation     RAS\n" in said
+    assert "orientation       RAS, to which cases stored otherwise are turned" in said
 
 
 def test_where_training_cases_differ_none_is_recorded_and_it_is_said(
@@ -295,9 +295,9 @@ def test_where_training_cases_differ_none_is_recorded_and_it_is_said(
     assert plan(["-t", task, *PLAN, "-no_pp"]) == 0
     path = home / "preprocessed" / task / "nnUNetPlansv2.1_plans_3D.pkl"
     assert "orientation" not in load_pickle(path)
-    assert (
-        "orientation     2 RAS, 1 LPS: they differ, so none is planned" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "orientation     2 RAS, 1 LPS: they differ" in said
+    assert "orientation       none; cases are taken as stored" in said
 
 
 def test_cases_are_preprocessed_in_the_orientation_of_plans_that_are_taken_over(
