@@ -25,16 +25,19 @@ SIDES = ("LR", "PA", "SI")
 T = TypeVar("T")
 
 
-def orientation_of(direction: Sequence[float]) -> str:
-    """Return the orientation of an image, nearest letters.
+def orientation_of(direction: Sequence[float]) -> str | None:
+    """Return the orientation of an image, nearest letters; None if its axes do not span space.
 
     Args:
-        direction: direction cosines as image files store them, row by row, world axes LPS.
+        direction: direction cosines as image files store them, row by row, world axes LPS; their
+            length does not matter.
 
     Source: Brett et al., nibabel (`io_orientation`), which decides what is nearest.
     """
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(direction, (3, 3))
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
+        return None
     return "".join(SIDES[int(axis)][int(way < 0)] for axis, way in io_orientation(affine))
 
 

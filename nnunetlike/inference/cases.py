@@ -165,24 +165,21 @@ def tell_orientations(cases: Sequence[InputCase], trained: str | None) -> None:
     """
     if trained is None:
         return
-    found = Counter(
-        found
-        for case in cases
-        if (found := format_of(case.files.images[0]).orientation(case.files.images[0])) is not None
-    )
-    same = found.pop(trained, 0)
+    files = [case.files.images[0] for case in cases]
+    found = Counter(format_of(path).orientation(path) for path in files)
+    same, unknown = found.pop(trained, 0), found.pop(None, 0)
     others = ", ".join(f"{count} {letters}" for letters, count in found.most_common())
-    if same:
-        logger.info(
-            "%d of %d cases are stored in the orientation of the training cases (%s)",
-            same, len(cases), trained,
-        )  # fmt: skip
-    if others:
-        logger.info(
-            "%d of %d cases are stored in another orientation than the training cases (%s): %s. "
+    for count, text in (
+        (same, f"are stored in the orientation of the training cases ({trained})"),
+        (unknown, "do not say how they are oriented, and are taken as stored"),
+        (
+            found.total(),
+            f"are stored in another orientation than the training cases ({trained}): {others}. "
             "They are turned for the network and their predictions turned back",
-            found.total(), len(cases), trained, others,
-        )  # fmt: skip
+        ),
+    ):
+        if count:
+            logger.info("%d of %d cases %s", count, len(cases), text)
 
 
 def _images(folder: Path) -> list[Path]:

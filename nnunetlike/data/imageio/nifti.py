@@ -39,11 +39,11 @@ class SimpleITKFormat:
 
     def orientation(self, path: Path) -> str | None:
         """Return where the axes of a volume point, by its header; None if there is no telling."""
+        if is_shadowed(path):
+            return nifti_orientation(path)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         try:
-            if is_shadowed(path):
-                return nifti_orientation(path)
             reader.ReadImageInformation()
         except RuntimeError:
             return nifti_orientation(path)

@@ -198,7 +198,7 @@ def nifti_orientation(path: Path) -> str | None:
     header = read_header(path)
     if header is None or len(header.get_data_shape()) < 3 or 1 in header.get_data_shape()[:3]:
         return None
-    return orientation_of((TO_LPS @ header.get_best_affine())[:3, :3].ravel())
+    return orientation_of((TO_LPS @ header.get_best_affine())[:3, :3].ravel().tolist())
 
 
 def write_like(label: LabelMap, like: Path, path: Path) -> bool:

@@ -34,6 +34,13 @@ RECORD = CaseRecord(
 )  # fmt: skip
 
 
+SINGULAR = (
+    b"ObjectType = Image\nNDims = 3\nBinaryData = True\nTransformMatrix = 1 0 0 1 0 0 0 0 1\n"
+    b"ElementSpacing = 1 1 1\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+)
+"""MetaImage whose axes x and y are one."""
+
+
 def image(orientation: str = "LPS") -> sitk.Image:
     """Return an image (D, H, W) = (4, 5, 6) whose axes point so."""
     found = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(4, 5, 6)))
@@ -71,6 +78,11 @@ def test_no_two_axes_of_an_oblique_image_share_a_letter(angle: float) -> None:
     about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
     found = orientation_of((about_x @ about_z).ravel().tolist())
     assert is_orientation(found) and (angle > 40 or found == "LPS")
+
+
+@pytest.mark.parametrize("direction", [(0.0,) * 9, (float("nan"),) * 9, (1.0, 1, 0) * 3])
+def test_axes_that_do_not_span_space_have_no_letters(direction: tuple[float, ...]) -> None:
+    assert orientation_of(direction) is None
 
 
 @pytest.mark.parametrize("value", ["", "LP", "LPX", "LRS", "lps", "LPSS", 5, None])
@@ -142,5 +154,7 @@ def test_headers_of_slices_and_damaged_files_tell_nothing(tmp_path: Path) -> Non
     flat, bad = tmp_path / "flat.nii.gz", tmp_path / "bad.nii.gz"
     sitk.WriteImage(image()[:, :, :1], str(flat))
     bad.write_bytes(b"no image")
-    for path in (flat, bad, tmp_path / "missing.nii.gz", tmp_path / "a.mha", tmp_path / "a.png"):
+    (tmp_path / "flat.mha").write_bytes(SINGULAR + bytes(8))
+    others = ("flat.mha", "missing.nii.gz", "missing.mha", "a.png")
+    for path in (flat, bad, *(tmp_path / name for name in others)):
         assert format_of(path).orientation(path) is None
