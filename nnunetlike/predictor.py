@@ -114,6 +114,7 @@ class Predictor:
         image: AnyImage,
         *,
         spacing: Sequence[float] | None = None,
+        orientation: str | None = None,
         probabilities: bool = False,
     ) -> Result:
         """Return the label of every voxel of an image, on the image's own grid.
@@ -123,10 +124,12 @@ class Predictor:
         Args:
             image: a path, a list of paths (one per channel), a SimpleITK image or a list of them,
                 or an array (C, D, H, W), or (D, H, W) of one channel. An array's axes are those of
-                `SimpleITK.GetArrayFromImage`: its last axis is x, its first z, and it lies in the
-                world without rotation.
+                `SimpleITK.GetArrayFromImage`: its last axis is x, its first z.
             spacing: of an array, distance of voxels along (D, H, W) in mm; for an array it must be
                 given, for all else it must not.
+            orientation: of an array, where x, y, z (W, H, D) point, such as `LPS` or `RAS`. None:
+                where those of the training cases do (`bundle.plans.orientation`), so nothing is
+                turned; nor is a single slice. All else knows its own.
             probabilities: also return those of every class.
 
         Returns:
@@ -135,11 +138,12 @@ class Predictor:
             before postprocessing; outside the box of non-zero voxels background has 1, regions 0.
 
         Raises:
-            UsageError: an array without spacing, or what is no image.
+            UsageError: an array without spacing, what is no image, or an orientation of what is no
+                array, or for a model that does not know that of its training cases.
             DataError: a file cannot be read, channels are too many or too few, or all is 0.
             ResourceError: the memory of the device does not suffice.
         """
-        source = open_image(image, spacing, self.bundle.plans.modalities)
+        source = self._open(image, spacing, orientation)
         try:
             prepared, record = self._prepare(source)
             with self._network:
@@ -183,13 +187,29 @@ class Predictor:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def _open(
+        self, image: AnyImage, spacing: Sequence[float] | None, orientation: str | None
+    ) -> SourceImage:
+        plans = self.bundle.plans
+        if orientation is not None and not isinstance(image, np.ndarray):
+            raise UsageError(
+                f"orientation={orientation!r}: files and SimpleITK images know their own. Leave it "
+                "out, or hand over an array"
+            )
+        if orientation is not None and plans.orientation is None:
+            raise UsageError(
+                f"orientation={orientation!r}: {self.bundle.folder} does not say how its training "
+                "cases lie. Turn the array to their orientation, and leave it out"
+            )
+        return open_image(image, spacing, plans.modalities, orientation or plans.orientation)
+
     def _prepare(self, source: SourceImage) -> tuple[FloatArray, CaseRecord]:
         plans = self.bundle.plans
         files = CaseFiles(case_id=source.case_id, images=source.files)
         cropped, record = crop_read(source.voxels, None, source.geometry, files)
-        warn_if_unfamiliar(source.case_id, plans, cropped.image, record)
         preprocessor = Preprocessor(plans, self.bundle.stage)
         prepared = preprocessor.apply(cropped, record, sample_classes=False)
+        warn_if_unfamiliar(source.case_id, plans, cropped.image, prepared.record)
         return prepared.image, prepared.record
 
     def _brought_back(

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunetlike.core.typing import IntArray, Shape3, Spacing3
+from nnunetlike.data.imageio import format_of
+from nnunetlike.data.orientation import AS_STORED, Turn, orientation_of
 from nnunetlike.data.video import VideoFacts
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -20,7 +23,10 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRecord:
-    """Facts of one case. Axes are D, H, W of the file unless a field says `transposed`."""
+    """Facts of one case. Axes are D, H, W of the file unless a field says `transposed`.
+
+    Transposed axes are those of the network: turned as `turn` says, then in the order of the plans.
+    """
 
     original_size: Shape3
     original_spacing: Spacing3
@@ -48,6 +54,21 @@ class CaseRecord:
 
     video: VideoFacts | None = None
     """Of a video, whose axis D is time."""
+
+    turn: Turn = AS_STORED
+    """How the file's axes were turned towards the orientation of the plans."""
+
+    @property
+    def orientation(self) -> str | None:
+        """Where the axes of the file point (`LPS`).
+
+        None of videos, of images one voxel thick, and of formats that do not say.
+        """
+        if self.video is not None or 1 in self.original_size:
+            return None
+        if self.image_files and not format_of(Path(self.image_files[0])).oriented:
+            return None
+        return orientation_of(self.itk_direction)
 
     @property
     def size_reduction(self) -> float:
@@ -91,6 +112,8 @@ class CaseRecord:
             )
         if self.video is not None:
             content["video"] = self.video.to_plain()
+        if self.turn != AS_STORED:
+            content["turned"] = [self.turn.source, self.turn.target]
         return content
 
     @classmethod
@@ -119,6 +142,7 @@ class CaseRecord:
             if locations is None
             else {int(k): np.asarray(v, np.int64).reshape(-1, 3) for k, v in locations.items()},
             video=None if video is None else VideoFacts.from_plain(video),
+            turn=Turn(*content["turned"]) if "turned" in content else AS_STORED,
         )
 
 

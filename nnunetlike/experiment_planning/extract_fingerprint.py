@@ -58,6 +58,7 @@ class _CaseFacts:
 
     statistics: tuple[IntensityStatistics, ...]
     video: VideoFacts | None = None
+    orientation: str | None = None
 
 
 def extract_fingerprint(raw: Path, cropped: Path, *, processes: Workers) -> Fingerprint:
@@ -208,6 +209,7 @@ def _case_facts(
         samples=samples,
         statistics=tuple(intensity_statistics(sample) for sample in samples),
         video=record.video,
+        orientation=record.orientation,
     )
 
 
@@ -278,6 +280,7 @@ def _fingerprint(
         modalities=dataset.modalities,
         intensities=known if _has_ct(dataset) else None,
         size_reductions={case_id: found.size_reduction for case_id, found in facts.items()},
+        orientations=tuple(found.orientation for found in facts.values()),
         videos=None if dataset.video is None else videos,
         supervision=Fingerprint.supervision if dataset.video is None else dataset.video.supervision,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -76,8 +77,19 @@ def describe_fingerprint(
             f"  median spacing  {_times(np.median(spacings, 0))} mm",
             f"  spacing range   {_times(spacings.min(0))} to {_times(spacings.max(0))} mm",
             f"  cropping kept   {kept:.0%} of the median case",
+            *_orientation_row(fingerprint),
         ]
     )
+
+
+def _orientation_row(fingerprint: Fingerprint) -> list[str]:
+    """Return where the axes of the cases point, if planning looked at it."""
+    found = Counter(fingerprint.orientations)
+    counts = ", ".join(f"{n} {letters or 'unknown'}" for letters, n in found.most_common())
+    text = fingerprint.orientation or f"{counts}: they differ"
+    if set(found) == {None}:
+        text = "unknown: single slices, or files that do not say"
+    return [f"  orientation     {text}"] if found else []
 
 
 def plans_table(plans: Plans) -> str:
@@ -103,6 +115,10 @@ def plans_table(plans: Plans) -> str:
     schemes = ", ".join(f"{i} {name}" for i, name in plans.normalization_schemes.items())
     lines.append(f"  {'normalisation':<18}{schemes}")
     lines.append(f"  {'axes':<18}{_times(plans.transpose_forward)} (order after transposing)")
+    turned = f"{plans.orientation}, to which cases stored otherwise are turned"
+    lines.append(
+        f"  {'orientation':<18}{turned if plans.orientation else 'none; cases are taken as stored'}"
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,11 +75,11 @@ class PrepareCase:
             DataError: a file cannot be read or the case is empty.
         """
         cropped, record = read_and_crop(case.files)
-        warn_if_unfamiliar(case.case_id, self.plans, cropped.image, record)
         prepared = Preprocessor(self.plans, self.stage).apply(cropped, record, sample_classes=False)
+        warn_if_unfamiliar(case.case_id, self.plans, cropped.image, prepared.record)
         if case.previous is None:
             return prepared.image, prepared.record
-        known = self._known_before(case.previous, record, prepared.image.shape[1:])
+        known = self._known_before(case.previous, prepared.record, prepared.image.shape[1:])
         return np.concatenate([prepared.image, known]), prepared.record
 
     def _known_before(self, path: Path, record: CaseRecord, shape: Sequence[int]) -> FloatArray:
@@ -95,7 +95,7 @@ class PrepareCase:
                 "Predict it again with 3d_lowres"
             )
         window = tuple(slice(*side) for side in record.crop_box)
-        cropped = label[window].transpose(self.plans.transpose_forward)
+        cropped = record.turn.apply(label[window]).transpose(self.plans.transpose_forward)
         label = resample_label(np.ascontiguousarray(cropped), shape, order=1)
         return one_hot(label, self.plans.classes)
 
@@ -154,6 +154,32 @@ def after_low_resolution(cases: Sequence[InputCase], folder: Path) -> list[Input
             "cascade needs. Predict them with -m 3d_lowres, or leave out -l to have that done"
         )
     return found
+
+
+def tell_orientations(cases: Sequence[InputCase], trained: str | None) -> None:
+    """Say how many cases are stored otherwise than the training cases, by their headers.
+
+    Args:
+        cases: to predict.
+        trained: orientation of the training cases; None says nothing.
+    """
+    if trained is None:
+        return
+    files = [case.files.images[0] for case in cases]
+    found = Counter(format_of(path).orientation(path) for path in files)
+    same, unknown = found.pop(trained, 0), found.pop(None, 0)
+    others = ", ".join(f"{count} {letters}" for letters, count in found.most_common())
+    for count, text in (
+        (same, f"are stored in the orientation of the training cases ({trained})"),
+        (unknown, "do not say how they are oriented, and are taken as stored"),
+        (
+            found.total(),
+            f"are stored in another orientation than the training cases ({trained}): {others}. "
+            "They are turned for the network and their predictions turned back",
+        ),
+    ):
+        if count:
+            logger.info("%d of %d cases %s", count, len(cases), text)
 
 
 def _images(folder: Path) -> list[Path]:

@@ -71,7 +71,12 @@ def _preprocessing(plans: Plans, stage: int, channels: int) -> dict[str, Any]:
     last = ["normalise", "resample"] if plans.conventions == "v2" else ["resample", "normalise"]
     found: dict[str, Any] = {
         "image_axes": "depth, height, width as SimpleITK.GetArrayFromImage gives them (z, y, x)",
+        "orientation": plans.orientation,
+        "orientation_note": "where the axes x, y, z of the training images' files point (LPS is "
+        "the direction 1 0 0 0 1 0 0 0 1); `turn` permutes and flips the axes of others to the "
+        "nearest; null takes all as stored",
         "steps": [
+            *([] if plans.orientation is None else ["turn"]),
             "crop",
             "transpose",
             *last,
@@ -169,4 +174,5 @@ def _back(plans: Plans) -> dict[str, Any]:
         "label": "of the largest value, the first among equals; 0 outside the box of the crop"
         if settings.regions is None
         else "of the last output whose probability is above 1/2, else 0; outputs are regions",
+        "turn": None if plans.orientation is None else "back, last, to the axes of the image",
     }

@@ -1,7 +1,8 @@
 """From probabilities on the network's grid to a label file on the grid of the source image.
 
-Axes: probabilities (K, d, h, w) lie on the resampled grid with transposed axes, as the network saw
-the image; label maps (D, H, W) on the grid and in the axis order of the source file.
+Axes: probabilities (K, d, h, w) lie on the resampled grid with turned and transposed axes, as the
+network saw the image; label maps (D, H, W) on the grid and in the axis order of the source file.
+Interpolation comes before turning back, so a case gets the same labels however it is stored.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class ExportSettings:
     """How predictions return to the source grid."""
 
     transpose_backward: tuple[int, int, int] = (0, 1, 2)
-    """Which network axis becomes each axis of the file."""
+    """Which network axis becomes each axis of the file (turned, see `CaseRecord.turn`)."""
 
     order: int = 1
     """Spline order of the interpolation."""
@@ -65,16 +66,17 @@ class ExportSettings:
         )
 
     def axis(self, record: CaseRecord) -> int | None:
-        """Return the file axis that is resampled separately, or None.
+        """Return the axis of the file, turned, that is resampled separately, or None.
 
         nnU-Net v1 looks at the source spacing first, then at the spacing of the network's grid,
         but reads the latter in transposed order, so with permuted axes it may pick a wrong one.
         Here it is brought into file order first; both agree wherever axes are not permuted, or the
         source spacing decides. nnU-Net v2 looks at the network's grid first.
         """
-        target = record.spacing_after_resampling or record.original_spacing
+        source = record.turn.order(record.original_spacing)
+        target = record.spacing_after_resampling or source
         a, b, c = (target[axis] for axis in self.transpose_backward)
-        grids = (record.original_spacing, (a, b, c))
+        grids = (source, (a, b, c))
         first, second = grids[::-1] if self.logits else grids
         return separate_axis(first, second, self.force_separate_z)
 
@@ -125,14 +127,15 @@ def label_within_box(
         record: what preprocessing did to the case.
         settings: interpolation and axes.
     """
-    return resampled_argmax(
+    label = resampled_argmax(
         decisive(_to_file_axes(probabilities, settings), settings),
-        record.size_after_cropping,
+        record.turn.order(record.size_after_cropping),
         order=settings.order,
         axis=settings.axis(record),
         order_z=settings.order_z,
         regions=settings.regions,
     )
+    return record.turn.back.apply(label)
 
 
 def probabilities_within_box(
@@ -151,13 +154,14 @@ def probabilities_within_box(
     """
     probabilities = _to_file_axes(probabilities, settings)
     shape: Shape3 = record.size_after_cropping
-    axis = settings.axis(record)
+    axis, turned = settings.axis(record), record.turn.order(shape)
     resized = np.empty((len(probabilities), *shape), np.float32 if settings.logits else dtype)
     for k in range(len(probabilities)):
-        resized[k] = resample_image(
-            probabilities[k : k + 1], shape, order=settings.order, axis=axis,
+        interpolated = resample_image(
+            probabilities[k : k + 1], turned, order=settings.order, axis=axis,
             order_z=settings.order_z,
-        )[0]  # fmt: skip
+        )  # fmt: skip
+        resized[k] = record.turn.back.apply(interpolated[0])
     if settings.logits:
         _make_probabilities(resized, settings.regions is not None)
     return resized.astype(dtype, copy=False)
@@ -204,12 +208,12 @@ def export_label(
     axis = None if settings.order == 0 else settings.axis(record)
     resized = resample_label(
         np.ascontiguousarray(label),
-        record.size_after_cropping,
+        record.turn.order(record.size_after_cropping),
         order=settings.order,
         axis=axis,
         order_z=settings.order_z,
     )
-    write_label(resized, record, destination)
+    write_label(record.turn.back.apply(resized), record, destination)
 
 
 def geometry_of(record: CaseRecord) -> Geometry:

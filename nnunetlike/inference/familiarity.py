@@ -47,7 +47,7 @@ def warn_if_unfamiliar(
         case_id: how the case is called.
         plans: of the model, with the fingerprint of its training cases.
         image: (C, D, H, W) after cropping, before anything else.
-        record: spacing and size of the case. Videos are not judged.
+        record: spacing and size of the case, and how it was turned. Videos are not judged.
 
     Returns:
         What was found, one sentence each; nothing where the case is like those of the training.
@@ -66,7 +66,8 @@ def warn_if_unfamiliar(
 
 def _spacing(plans: Plans, record: CaseRecord) -> Iterator[str]:
     known = np.array(plans.fingerprint.spacings, float).reshape(-1, 3)
-    yield from _outside("its spacing", record.original_spacing, known, SPACING_FACTOR)
+    spacing = record.turn.order(record.original_spacing)
+    yield from _outside("its spacing", spacing, known, SPACING_FACTOR)
 
 
 def _extent(plans: Plans, record: CaseRecord) -> Iterator[str]:
@@ -75,7 +76,8 @@ def _extent(plans: Plans, record: CaseRecord) -> Iterator[str]:
     if len(sizes) != len(spacings):
         return
     extent = np.multiply(record.size_after_cropping, record.original_spacing)
-    yield from _outside("its extent", tuple(extent), sizes * spacings, EXTENT_FACTOR)
+    turned = record.turn.order(extent.tolist())
+    yield from _outside("its extent", turned, sizes * spacings, EXTENT_FACTOR)
 
 
 def _outside(

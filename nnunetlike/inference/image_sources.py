@@ -20,6 +20,7 @@ from nnunetlike.core.errors import DataError, ShapeError, UsageError
 from nnunetlike.core.typing import FloatArray, LabelMap, Spacing3
 from nnunetlike.data.geometry import IDENTITY, SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import format_of, split_ending
+from nnunetlike.data.orientation import direction_of, is_orientation
 
 AnyPath: TypeAlias = str | PathLike[str]
 AnyImage: TypeAlias = (
@@ -52,7 +53,10 @@ class SourceImage:
 
 
 def open_image(
-    image: AnyImage, spacing: Sequence[float] | None, modalities: Mapping[int, str]
+    image: AnyImage,
+    spacing: Sequence[float] | None,
+    modalities: Mapping[int, str],
+    orientation: str | None = None,
 ) -> SourceImage:
     """Return an image as float32 with its grid.
 
@@ -62,14 +66,16 @@ def open_image(
             of one channel.
         spacing: of an array, (D, H, W) in mm; None for all else, which knows its own.
         modalities: names of the channels the model wants, by number.
+        orientation: of an array, where its axes W, H, D point; `LPS` if None.
 
     Raises:
-        UsageError: an array comes without spacing, or something else with one.
+        UsageError: an array comes without spacing, or something else with one; or what is said of
+            its orientation is none.
         ShapeError: an array has other axes, or channels lie on different grids.
         DataError: a file cannot be read, or there are more or fewer channels than the model wants.
     """
     if isinstance(image, np.ndarray):
-        source = _from_array(image, spacing)
+        source = _from_array(image, spacing, orientation)
     elif spacing is not None:
         raise UsageError(
             f"spacing={tuple(spacing)}: files and SimpleITK images know their own. Leave it out, "
@@ -92,7 +98,9 @@ def open_image(
     return source
 
 
-def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> SourceImage:
+def _from_array(
+    array: npt.NDArray[Any], spacing: Sequence[float] | None, orientation: str | None
+) -> SourceImage:
     if array.ndim not in (3, 4):
         raise ShapeError(
             f"an array has the axes (C, D, H, W), or (D, H, W) of one channel; this one has the "
@@ -105,10 +113,15 @@ def _from_array(array: npt.NDArray[Any], spacing: Sequence[float] | None) -> Sou
         )
     if len(spacing) != 3 or not all(math.isfinite(s) and s > 0 for s in spacing):
         raise UsageError(f"spacing={tuple(spacing)}: give three numbers above 0, {AXIS_ORDER}")
+    if orientation is not None and not is_orientation(orientation):
+        raise UsageError(
+            f"orientation={orientation!r}: give three letters, where the axes x, y, z (W, H, D of "
+            "the array) point, such as 'LPS' or 'RAS'"
+        )
     voxels = np.asarray(array[None] if array.ndim == 3 else array, np.float32)
-    return SourceImage(
-        case_id="array", voxels=voxels, geometry=_grid(voxels, _three(spacing))
-    )  # fmt: skip
+    direction = IDENTITY if orientation is None else direction_of(orientation)
+    geometry = _grid(voxels, _three(spacing), direction=direction)
+    return SourceImage(case_id="array", voxels=voxels, geometry=geometry)
 
 
 def _from_files(parts: Sequence[Any]) -> SourceImage:

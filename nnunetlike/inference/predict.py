@@ -32,7 +32,13 @@ from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.inference.background import Behind, ahead
-from nnunetlike.inference.cases import InputCase, PrepareCase, after_low_resolution, find_cases
+from nnunetlike.inference.cases import (
+    InputCase,
+    PrepareCase,
+    after_low_resolution,
+    find_cases,
+    tell_orientations,
+)
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
@@ -124,6 +130,7 @@ def predict_folder(
     todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
     if len(todo) < len(cases):
         logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
+    tell_orientations(todo, bundle.plans.orientation)
     if settings.save_npz:
         require_room_for_probabilities(bundle.plans, len(todo), output)
     errors = (predictor or PredictHere(bundle, settings))(todo, destinations)

@@ -56,6 +56,15 @@ class Fingerprint:
     supervision: Supervision = "sparse"
     """Which labelled frames of videos train."""
 
+    orientations: tuple[str | None, ...] = ()
+    """Where the axes of each case's file point (`LPS`); None where it does not say. Not written
+    into v1's dictionary, which has no place for it."""
+
+    @property
+    def orientation(self) -> str | None:
+        """The orientation that all cases share; None if they share none, or nothing is known."""
+        return self.orientations[0] if len(set(self.orientations)) == 1 else None
+
     @property
     def video_of(self) -> dict[str, VideoFacts]:
         """Facts of each video by case; empty where the cases are none."""

@@ -122,6 +122,10 @@ class Plans:
     """Of models of v2 whose channels are regions that may overlap: the label of each channel, where
     a later channel goes over an earlier one. None: a channel per class, background first."""
 
+    orientation: str | None = None
+    """Where the axes x, y, z of the training cases' files point (`LPS`, see `data/orientation.py`).
+    Other cases are turned before anything else. None: all are taken as they are stored."""
+
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keys of a v1 pickle that have no field here, such as `segmentation_export_params`."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import load_pickle, save_pickle_with_twin, to_plain
+from nnunetlike.data.orientation import is_orientation
 from nnunetlike.data.video import VideoFacts
 from nnunetlike.plans.fingerprint import ChannelIntensities, Fingerprint, IntensityStatistics
 from nnunetlike.plans.plans import Plans, StagePlan, VideoPlan
@@ -23,7 +24,7 @@ _KNOWN = {
     "list_of_npz_files", "original_spacings", "original_sizes", "preprocessed_data_folder",
     "num_classes", "all_classes", "base_num_features", "use_mask_for_norm", *_FIXED_NONE,
     "transpose_forward", "transpose_backward", "data_identifier", "plans_per_stage",
-    "preprocessor_name", "conv_per_stage",
+    "preprocessor_name", "conv_per_stage", "orientation",
 }  # fmt: skip
 
 
@@ -70,6 +71,8 @@ def plans_to_v1(plans: Plans) -> dict[str, Any]:
     }
     if plans.preprocessor_name != "PreprocessorFor2D":
         content["conv_per_stage"] = plans.conv_per_stage
+    if plans.orientation is not None:  # an entry of our own, which v1 does not look at
+        content["orientation"] = plans.orientation
     plain: dict[str, Any] = to_plain({**content, **plans.extra})
     return plain
 
@@ -79,6 +82,7 @@ def plans_from_v1(content: Mapping[str, Any]) -> Plans:
 
     Raises:
         KeyError: an entry that every version wrote is missing.
+        DataError: the orientation is none.
     """
     dimension = len(next(iter(content["plans_per_stage"].values()))["patch_size"])
     default_name = "PreprocessorFor2D" if dimension == 2 else "GenericPreprocessor"
@@ -97,8 +101,18 @@ def plans_from_v1(content: Mapping[str, Any]) -> Plans:
         fingerprint=fingerprint_from_v1(content["dataset_properties"]),
         case_files=tuple(str(p) for p in content.get("list_of_npz_files", ())),
         preprocessed_folder=str(content.get("preprocessed_data_folder", "")),
+        orientation=_orientation(content.get("orientation")),
         extra={k: v for k, v in content.items() if k not in _KNOWN},
     )
+
+
+def _orientation(value: Any) -> str | None:
+    if value is not None and not is_orientation(value):
+        raise DataError(
+            f"the plans hold the orientation {value!r}; it takes three letters, such as 'LPS'. "
+            "Plan the task again, or take the entry out"
+        )
+    return None if value is None else str(value)
 
 
 def fingerprint_to_v1(fingerprint: Fingerprint) -> dict[str, Any]:

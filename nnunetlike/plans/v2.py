@@ -29,7 +29,15 @@ SCHEMES = {
 
 SPLINES = "resample_data_or_seg_to_shape"
 LINEAR = ("resample_torch_simple", "resample_torch_fornnunet")
-REORIENTING = "NibabelIOWithReorient"
+ORIENTATIONS = {
+    "SimpleITKIO": None,
+    "NibabelIO": None,
+    "Tiff3DIO": None,
+    "NaturalImage2DIO": None,
+    "NibabelIOWithReorient": "RAS",
+    "SimpleITKIOWithReorient": "RAS",
+}
+"""What each reader of v2 turns images to before all else; None leaves them as stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +123,10 @@ def _require_known(
             f"{configuration} is the second stage of a cascade, which is not supported for models "
             f"of nnU-Net v2. Predict with {chosen['previous_stage']} or 3d_fullres"
         )
-    if content.get("image_reader_writer") == REORIENTING:
+    if _reader(content) not in ORIENTATIONS:
         raise PlanError(
-            f"the model turns images to RAS before it sees them ({REORIENTING}), which is not "
-            "supported. Predict with nnU-Net v2"
+            f"the model's images were read by {_reader(content)!r}; of nnU-Net v2's readers known "
+            f"are {', '.join(ORIENTATIONS)}. Predict with the nnU-Net v2 it was trained with"
         )
     preprocessor = chosen.get("preprocessor_name", "DefaultPreprocessor")
     if preprocessor != "DefaultPreprocessor":
@@ -126,6 +134,10 @@ def _require_known(
             f"the model was trained with {preprocessor!r}; of nnU-Net v2's preprocessors only "
             "DefaultPreprocessor is known"
         )
+
+
+def _reader(content: Mapping[str, Any]) -> str:
+    return str(content.get("image_reader_writer", "SimpleITKIO"))
 
 
 def _network(chosen: Mapping[str, Any]) -> V2Network:
@@ -194,6 +206,7 @@ def _plans(
         fingerprint=_fingerprint(content, facts, modalities, classes, backward),
         conventions="v2",
         regions=regions,
+        orientation=ORIENTATIONS[_reader(content)],
         extra={
             "image_resampling_params": _resampling(chosen, "data", 3),
             "segmentation_export_params": _resampling(chosen, "probabilities", 1),

@@ -121,9 +121,8 @@ class _CaseAtStage:
     def memory(self, case_id: str) -> float:
         """Return about how many bytes a call takes."""
         size = unpacked_size(self.source.folder / f"{case_id}.npz")
-        plans, spacing = self.preprocessor.plans, self.source.record(case_id).original_spacing
-        a, b, c = (spacing[axis] for axis in plans.transpose_forward)
-        finer = prod((a, b, c)) / prod(self.preprocessor.target_spacing((a, b, c)))
+        spacing = self.preprocessor.spacing(self.source.record(case_id))
+        finer = prod(spacing) / prod(self.preprocessor.target_spacing(spacing))
         return MEMORY_FACTOR * size * (1 + finer)
 
     def __call__(self, case_id: str) -> None:

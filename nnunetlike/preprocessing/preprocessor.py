@@ -16,6 +16,7 @@ from nnunetlike.core.typing import BoolArray, FloatArray, LabelMap, Shape3, Spac
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import format_of
+from nnunetlike.data.orientation import AS_STORED, Turn
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.video import VideoFacts
 from nnunetlike.data.video_faults import strange_values, video_faults
@@ -94,6 +95,18 @@ class Preprocessor:
             return spacing[0], second, third
         return first, second, third
 
+    def turn(self, record: CaseRecord) -> Turn:
+        """Return how a case is turned: not at all unless plans and file say where axes point."""
+        wanted = self.plans.orientation
+        found = record.orientation if wanted else None
+        return Turn(found, wanted) if found and wanted else AS_STORED
+
+    def spacing(self, record: CaseRecord) -> Spacing3:
+        """Return the spacing of a case before resampling, transposed, mm."""
+        turned = self.turn(record).order(record.original_spacing)
+        a, b, c = (turned[axis] for axis in self.plans.transpose_forward)
+        return a, b, c
+
     @property
     def recipe(self) -> str:
         """A hash of all in the plans that decides what `apply` returns.
@@ -111,13 +124,14 @@ class Preprocessor:
             sorted(plans.use_mask_for_norm.items()),
             plans.classes,
             [(k, asdict(v.overall)) for k, v in sorted((intensities or {}).items())],
+            *([] if plans.orientation is None else [plans.orientation]),
         )
         return hashlib.sha256(json.dumps(to_plain(decisive)).encode()).hexdigest()
 
     def apply(
         self, cropped: Cropped, record: CaseRecord, *, sample_classes: bool = True
     ) -> Prepared:
-        """Return the case transposed, resampled and normalised.
+        """Return the case turned as the plans ask, transposed, resampled and normalised.
 
         Voxels that are not numbers become 0 (v1 does so in 3D only). Arguments are not changed.
 
@@ -126,25 +140,26 @@ class Preprocessor:
             record: what is known of the case.
             sample_classes: also draw voxels of each class, which training needs.
         """
-        axes = self.plans.transpose_forward
-        image = _without_nan(cropped.image.transpose(0, *(1 + axis for axis in axes)))
+        axes, turn = self.plans.transpose_forward, self.turn(record)
+        image = turn.apply(cropped.image).transpose(0, *(1 + axis for axis in axes))
+        image = _without_nan(image)
         inside = None if record.video is None else sector(cropped.image)
-        label = cropped.label.transpose(axes)
-        a, b, c = (record.original_spacing[axis] for axis in axes)
-        target = self.target_spacing((a, b, c))
+        label = turn.apply(cropped.label).transpose(axes)
+        spacing = self.spacing(record)
+        target = self.target_spacing(spacing)
         before = self.plans.conventions == "v2"
         if before:
             image = self._normalized(image, label)
         elif not CLIPPED.isdisjoint(self.plans.normalization_schemes.values()):
             image = image.astype(np.float64)
-        image, label = resampled(image, label, (a, b, c), target, **_asked(self.plans))
+        image, label = resampled(image, label, spacing, target, **_asked(self.plans))
         label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
         mask = label if inside is None else _in_all_frames(inside, label.shape)
         normalized = image if before else self._normalized(image, mask)
         locations = sample_class_locations(label, self.plans.classes) if sample_classes else None
         depth, height, width = label.shape
         found = record.resampled((depth, height, width), target, locations)
-        found = replace(found, use_nonzero_mask=self.plans.use_mask_for_norm)
+        found = replace(found, use_nonzero_mask=self.plans.use_mask_for_norm, turn=turn)
         return Prepared(image=normalized, label=label, record=found)
 
     def _normalized(self, image: FloatArray, label: LabelMap) -> FloatArray:

@@ -29,11 +29,12 @@ from nnunetlike.data.doctor.complaint import (
     Complaint,
     Kind,
 )
-from nnunetlike.data.doctor.grids import compare, orientation
+from nnunetlike.data.doctor.grids import compare
 from nnunetlike.data.doctor.layout import CaseOnDisk, short
 from nnunetlike.data.doctor.videos import VideoTask, timeless
 from nnunetlike.data.geometry import Geometry
 from nnunetlike.data.imageio import LABEL_ROUNDING, format_of
+from nnunetlike.data.orientation import orientation_of
 
 MEMORY_FACTOR = 20
 """Memory that a case takes, per byte of its largest file unpacked: a mask of one byte per voxel is
@@ -115,7 +116,7 @@ def examine_case(
         case=case,
         complaints=tuple(complaints),
         histogram=histogram,
-        orientation=orientation(images[0].grid.direction) if images else None,
+        orientation=orientation_of(images[0].grid.direction) if images else None,
     )
 
 

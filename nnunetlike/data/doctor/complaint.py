@@ -241,8 +241,8 @@ ORIENTATION = Kind(
     name="mixed_orientation",
     severity="warning",
     title="images stored in different orientations",
-    cure="networks see images as stored: store all in one orientation (nibabel.as_closest_canonical"
-    " for example), images and labels alike",
+    cure="networks are trained on images as stored: store those for training in one orientation "
+    "(nibabel.as_closest_canonical for example), with their labels; others are turned to it",
 )
 ABSENT_LABEL = Kind(
     name="absent_label",

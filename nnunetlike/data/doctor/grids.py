@@ -19,6 +19,7 @@ from nnunetlike.data.doctor.complaint import (
     Kind,
 )
 from nnunetlike.data.geometry import Geometry
+from nnunetlike.data.orientation import orientation_of
 
 ROUNDING = 0.01
 """Displacement in voxels that is taken for rounding of the header."""
@@ -85,25 +86,11 @@ def _differences(grid: Geometry, reference: Geometry) -> Iterator[tuple[str, str
 
 def _directions(found: Sequence[float], wanted: Sequence[float]) -> tuple[str, str]:
     """Return what nine numbers each mean: other axes, or the same ones turned by an angle."""
-    if orientation(found) != orientation(wanted):
-        return f"axes {orientation(found)}", f"axes {orientation(wanted)}"
+    if orientation_of(found) != orientation_of(wanted):
+        return f"axes {orientation_of(found)}", f"axes {orientation_of(wanted)}"
     distance = np.linalg.norm(np.reshape(found, (3, 3)) - np.reshape(wanted, (3, 3)), axis=0).max()
     angle = 2 * np.degrees(np.arcsin(min(distance / 2, 1.0)))
     return f"axes turned by {angle:.2g}°", "the same axes"
-
-
-def orientation(direction: Sequence[float]) -> str:
-    """Return where the axes x, y, z of an image point, nearest letters (`LPS` is the identity).
-
-    Args:
-        direction: direction cosines as image files store them, row by row, world axes LPS.
-    """
-    cosines = np.reshape(direction, (3, 3))
-    letters = ("LR", "PA", "SI")
-    world = np.abs(cosines).argmax(axis=0)
-    return "".join(
-        letters[row][int(cosines[row, axis] < 0)] for axis, row in enumerate(world.tolist())
-    )
 
 
 def _times(shape: Sequence[int]) -> str:

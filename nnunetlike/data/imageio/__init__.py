@@ -44,6 +44,18 @@ class ImageFormat(Protocol):
         """Whether one file may hold several channels, as a colour image does."""
         ...
 
+    @property
+    def oriented(self) -> bool:
+        """Whether files say how their axes lie in the body."""
+        ...
+
+    def orientation(self, path: Path) -> str | None:
+        """Return where the axes of a volume point (`LPS`), by its header alone.
+
+        None: the file does not say, is one voxel thick, or cannot be read.
+        """
+        ...
+
     def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
         """Return the channels as one float32 array (C, D, H, W) and their grid."""
         ...

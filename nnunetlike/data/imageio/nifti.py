@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from nnunetlike.data.imageio import IMAGE_FORMATS, to_integers
 from nnunetlike.data.imageio.nifti_nibabel import (
     is_nifti,
     is_shadowed,
+    nifti_orientation,
     read_nifti,
     require_complete,
     restored,
     write_like,
 )
+from nnunetlike.data.orientation import orientation_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,21 @@ class SimpleITKFormat:
 
     suffixes: tuple[str, ...] = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
     multichannel: bool = False
+    oriented: bool = True
+
+    def orientation(self, path: Path) -> str | None:
+        """Return where the axes of a volume point, by its header; None if there is no telling."""
+        if is_shadowed(path):
+            return nifti_orientation(path)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return nifti_orientation(path)
+        if reader.GetDimension() < 3 or 1 in reader.GetSize()[:3]:
+            return None
+        return orientation_of(_in_space(reader.GetDirection()))
 
     def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
         """Return the channels as one float32 array (C, D, H, W) and the first one's grid.
@@ -127,9 +145,15 @@ def _from_itk(image: sitk.Image, path: Path) -> tuple[Any, Geometry]:
             f"{path} has {dimension} dimensions; an image file holds one channel of two or three. "
             "Convert 4-D files with nnUNet_convert_decathlon_task"
         )
-    side = image.GetDimension()
-    direction = np.reshape(image.GetDirection(), (side, side))[:3, :3].ravel().tolist()
+    direction = _in_space(image.GetDirection())
     return voxels, _geometry(voxels.shape, image.GetSpacing()[:3], image.GetOrigin()[:3], direction)
+
+
+def _in_space(direction: Sequence[float]) -> list[float]:
+    """Return the cosines of the first three axes, row by row."""
+    side = math.isqrt(len(direction))
+    found: list[float] = np.reshape(direction, (side, side))[:3, :3].ravel().tolist()
+    return found
 
 
 def _geometry(

@@ -24,6 +24,7 @@ from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
+from nnunetlike.data.orientation import orientation_of
 
 ENDINGS = (".nii.gz", ".nii")
 NOT_SKEWED = 1e-6
@@ -37,6 +38,8 @@ WHERE = (
 
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
 """What nibabel raises for damaged files."""
+
+TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +146,7 @@ def read_nifti(path: Path) -> tuple[Any, Geometry]:
 
 
 def _geometry(path: Path, shape: tuple[int, ...], affine: Any, is_flat: bool) -> Geometry:
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    lps = TO_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     if not np.isfinite(lps).all() or spacing.min() <= 0:
         raise DataError(
@@ -188,6 +191,14 @@ def read_header(path: Path) -> Any:
     except UNREADABLE:
         return None
     return image.header
+
+
+def nifti_orientation(path: Path) -> str | None:
+    """Return where the axes of a volume point; None of what is none, or cannot be read."""
+    header = read_header(path)
+    if header is None or len(header.get_data_shape()) < 3 or 1 in header.get_data_shape()[:3]:
+        return None
+    return orientation_of((TO_LPS @ header.get_best_affine())[:3, :3].ravel().tolist())
 
 
 def write_like(label: LabelMap, like: Path, path: Path) -> bool:

@@ -38,6 +38,11 @@ class RasterFormat:
 
     suffixes: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp")
     multichannel: bool = True
+    oriented: bool = False
+
+    def orientation(self, path: Path) -> str | None:
+        """Return None: these files do not say."""
+        return None
 
     def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
         """Return the channels of all files as one float32 array (C, 1, H, W) and their grid.

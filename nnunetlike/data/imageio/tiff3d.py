@@ -46,6 +46,11 @@ class TiffFormat:
 
     suffixes: tuple[str, ...] = (".tif", ".tiff")
     multichannel: bool = True
+    oriented: bool = False
+
+    def orientation(self, path: Path) -> str | None:
+        """Return None: these files do not say."""
+        return None
 
     def read(self, paths: Sequence[Path]) -> tuple[FloatArray, Geometry]:
         """Return the channels of all files as one float32 array (C, D, H, W) and their grid.

@@ -66,6 +66,7 @@ class Planner2D:
             stages={0: self._stage(fingerprint, spacing, shape)},
             preprocessor_name="PreprocessorFor2D",
             fingerprint=fingerprint,
+            orientation=fingerprint.orientation,
         )
 
     def _stage(self, fingerprint: Fingerprint, spacing: Spacing, exact: Spacing) -> StagePlan:

@@ -67,6 +67,7 @@ class Planner3D:
             stages=dict(enumerate(self._stages(fingerprint, target, forward))),
             preprocessor_name="GenericPreprocessor",
             fingerprint=fingerprint,
+            orientation=fingerprint.orientation,
         )
 
     def _stages(

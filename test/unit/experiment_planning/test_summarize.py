@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nnunetlike.experiment_planning.planners import PLANNERS
@@ -45,6 +47,20 @@ def test_what_was_found_is_told() -> None:
         "75%",
     ):
         assert part in said, part
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [
+        (("LPS", "LPS"), "orientation     LPS"),
+        (("LPS", "RAS"), "orientation     1 LPS, 1 RAS: they differ"),
+        ((None, "RAS"), "orientation     1 unknown, 1 RAS: they differ"),
+        ((None, None), "orientation     unknown: single slices, or files that do not say"),
+    ],
+)
+def test_the_orientation_of_the_cases_is_told(found: tuple[str | None, ...], row: str) -> None:
+    assert describe_fingerprint(replace(SMALL, orientations=found)).endswith(f"  {row}")
+    assert "orientation" not in describe_fingerprint(SMALL)
 
 
 def test_stages_have_the_names_of_configurations() -> None:

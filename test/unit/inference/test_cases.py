@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.inference.cases import find_cases
+from nnunetlike.data.orientation import direction_of
+from nnunetlike.inference.cases import InputCase, find_cases, tell_orientations
 
 MODALITIES = {0: "T1", 1: "T2"}
 
@@ -116,3 +118,30 @@ def test_one_case_in_two_formats_is_refused(tmp_path: Path) -> None:
     _touch(tmp_path, "a_0000.nii.gz", "a_0000.nrrd")
     with pytest.raises(DataError, match="a exists with two suffixes"):
         find_cases(tmp_path, {0: "CT"})
+
+
+def _volumes(folder: Path, **orientations: str) -> list[InputCase]:
+    for name, letters in orientations.items():
+        image = sitk.Image(2, 3, 4, sitk.sitkFloat32)
+        image.SetDirection(direction_of(letters))
+        sitk.WriteImage(image, str(folder / f"{name}_0000.nii.gz"))
+    return find_cases(folder, {0: "MR"})
+
+
+def test_orientations_are_counted_by_headers_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = _volumes(tmp_path, a="RAS", b="LPS", c="RAS", d="PSR")
+    _touch(tmp_path, "damaged_0000.nii.gz")
+    with caplog.at_level(logging.INFO):
+        tell_orientations(find_cases(tmp_path, {0: "MR"}), "RAS")
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "2 of 5 cases are stored in the orientation of the training cases (RAS)",
+        "1 of 5 cases do not say how they are oriented, and are taken as stored",
+        "2 of 5 cases are stored in another orientation than the training cases (RAS)",
+    ]
+    assert "1 LPS, 1 PSR. They are turned" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        tell_orientations(cases, None)
+    assert caplog.text == ""

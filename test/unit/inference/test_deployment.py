@@ -95,9 +95,21 @@ def test_models_of_v2_tell_their_own_order_of_steps(
     v2 = replace(bundle, plans=replace(bundle.plans, conventions="v2"), mirror_axes=(1,))
     found = describe_model(v2, None, channels=1)
     assert found["preprocessing"]["steps"] == ["crop", "transpose", "normalise", "resample"]
+    assert found["preprocessing"]["orientation"] is found["back_to_the_image"]["turn"] is None
     assert found["prediction"]["combine"].startswith("the mean of logits")
     assert found["prediction"]["mirror_axes"] == [1]
     assert found["back_to_the_image"]["resampling"]["what"] == "logits"
+
+
+def test_the_orientation_of_the_training_is_told(
+    tmp_path: Path, tiny_plans: Callable[[int], Plans], save_tiny_model: Callable[..., Path]
+) -> None:
+    plans = replace(tiny_plans(3), orientation="RAS")
+    bundle = load_bundle(save_tiny_model(tmp_path / "T__P", plans))
+    found = describe_model(bundle, None, channels=1)
+    assert found["preprocessing"]["orientation"] == "RAS"
+    assert found["preprocessing"]["steps"][0] == "turn"
+    assert found["back_to_the_image"]["turn"].startswith("back, last")
 
 
 def test_regions_of_v2_are_told_as_such(

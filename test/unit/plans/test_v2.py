@@ -200,9 +200,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
         _change(resampling_fn_data="no_resampling_data_or_seg_to_shape"),
         "resamples data by 'no_resampling_data_or_seg_to_shape'",
     ),
-    "reorientation": (
-        lambda plans, dataset: plans.update(image_reader_writer="NibabelIOWithReorient"),
-        "turns images to RAS",
+    "an unknown reader": (
+        lambda plans, dataset: plans.update(image_reader_writer="MyIO"),
+        "read by 'MyIO'; of nnU-Net v2's readers known are SimpleITKIO, NibabelIO",
     ),
     "a circle": (_change(inherits_from="3d_fullres"), "inherit in a circle"),
     "no order of axes": (
@@ -217,6 +217,18 @@ def test_what_does_not_exist_here_is_refused_by_name(load: Load, reason: str) ->
     change, message = REFUSED[reason]
     with pytest.raises(PlanError, match=message):
         load(change=change)
+
+
+@pytest.mark.parametrize(
+    ("reader", "orientation"),
+    [("SimpleITKIO", None), ("NibabelIO", None), ("NibabelIOWithReorient", "RAS"),
+     ("SimpleITKIOWithReorient", "RAS")],
+)  # fmt: skip
+def test_readers_that_turn_images_give_plans_an_orientation(
+    load: Load, reader: str, orientation: str | None
+) -> None:
+    model = load(change=lambda plans, dataset: plans.update(image_reader_writer=reader))
+    assert model.plans.orientation == orientation
 
 
 def test_a_second_stage_is_refused(load: Load) -> None:

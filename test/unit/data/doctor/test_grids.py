@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunetlike.data.doctor.grids import compare, displacement, orientation
-from nnunetlike.data.geometry import IDENTITY, Geometry
+from nnunetlike.data.doctor.grids import compare, displacement
+from nnunetlike.data.geometry import Geometry
 
 GRID = Geometry(shape=(3, 10, 20), spacing=(5.0, 1.0, 0.5))
 
@@ -35,8 +35,3 @@ def test_a_rotation_counts_at_the_far_corner() -> None:
 
 def test_equal_grids_do_not_differ() -> None:
     assert compare(moved(origin=(1e-9, 0.0, 0.0)), GRID) is None
-
-
-def test_orientation_names_where_the_axes_point() -> None:
-    assert orientation(IDENTITY) == "LPS"
-    assert orientation((0.0, 0, -1, -0.9, 0.1, 0, 0, 1, 0)) == "ASR"
