@@ -156,8 +156,9 @@ def _dtype(code: str, align: bool = False, copy: bool = False) -> np.dtype[Any]:
 
 
 def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
-    core_package = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
-    multiarray, numeric = core_package.multiarray, core_package.numeric
+    core_package = "numpy.core" if np.__version__.startswith("1.") else "numpy._core"
+    multiarray = importlib.import_module(f"{core_package}.multiarray")
+    numeric = importlib.import_module(f"{core_package}.numeric")
 
     def reconstruct(kind: type, shape: tuple[int, ...], code: bytes) -> Any:
         """Return an empty array, which what follows in the pickle fills."""
