@@ -82,12 +82,12 @@ def _inherited(descriptor: Any) -> Slot:
 def new_slots(count: int) -> tuple[Slot, ...]:
     """Return empty slots; none, and a line in the log says why, where the system has no such."""
     if not hasattr(os, "memfd_create"):
-        logger.info("arrays of workers come through pipes: this system has no memfd")
+        logger.info("arrays of workers are sent through pipes: this system has no memfd")
         return ()
     try:
         return tuple(Slot(os.memfd_create("nnunetlike")) for _ in range(count))
     except OSError as error:
-        logger.info("arrays of workers come through pipes: no memory can be shared (%s)", error)
+        logger.info("arrays of workers are sent through pipes: no memory can be shared (%s)", error)
         return ()
 
 
@@ -252,14 +252,17 @@ class Ring:
         """Learn how large items are; have no more of them than memory allows."""
         if parcel.problem and not self._has_problem:
             self._has_problem = True
-            logger.info("%s come through pipes: no shared memory (%s)", self._title, parcel.problem)
-        if parcel.size * self._items <= self._memory:
+            logger.info(
+                "%s are sent through pipes: no shared memory (%s)", self._title, parcel.problem
+            )
+        if self._items <= HELD or parcel.size * self._items <= self._memory:
             return
         self._items = self._memory // parcel.size
         logger.info(
-            "%s: %s ahead, since each takes %s of the %s they may take together",
+            "%s: at most %d made ahead%s, since each takes %s of the %s they may take together",
             self._title,
-            f"{self.ahead} at most" if self._items > HELD else "one at a time, through pipes,",
+            self.ahead,
+            "" if self._items > HELD else " and sent through pipes",
             in_words(parcel.size),
             in_words(self._memory),
         )
