@@ -1,0 +1,97 @@
+"""Rows as a table, for the terminal and for the documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.harness import Row
+
+MIB = 2**20
+HEAD = (
+    "stage", "peer", "theirs", "ours", "ratio", "target", "", "limit", "share of limit",
+    "agreement", "peak theirs", "peak ours",
+)  # fmt: skip
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Return one row as text, in the order of `HEAD`."""
+    if row.failed:
+        last = row.failed.strip().splitlines()[0]
+        return (row.stage, row.peer, *[""] * 5, "", "", f"FAILED: {last}", "", "")
+    return (
+        row.stage,
+        row.peer,
+        seconds(row.theirs_s),
+        seconds(row.ours_s),
+        times(row.ratio),
+        times(row.target),
+        {True: "met", False: "MISSED", None: ""}[row.met],
+        seconds(row.limit_s),
+        "" if row.share_of_limit is None else f"{100 * row.share_of_limit:.3g} %",
+        row.agreement,
+        mebibytes(row.theirs_peak),
+        mebibytes(row.ours_peak) + (" of " + mebibytes(row.room) if row.room else ""),
+    )
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration with three digits in the unit that suits it."""
+    if value is None:
+        return ""
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
+        if value * factor >= 1:
+            break
+    return f"{value * factor:.3g} {unit}"
+
+
+def times(value: float | None) -> str:
+    """Return a ratio."""
+    return "" if value is None else f"{value:.3g}x"
+
+
+def mebibytes(value: float | None) -> str:
+    """Return an amount of memory."""
+    return "" if value is None else f"{value / MIB:.0f} MiB"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows in columns of even width."""
+    lines = [HEAD, *map(cells, rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
+    """Return the machine and the rows as Markdown."""
+    lines = [*head(about, lambda text: f"- {text}"), ""]
+    body = [HEAD, *[("---",) * len(HEAD)], *map(cells, rows)]
+    lines += [f"| {' | '.join(line)} |" for line in body]
+    return "\n".join(lines) + "\n"
+
+
+def head(about: dict[str, Any], mark: Callable[[str], str] = str) -> list[str]:
+    """Return lines that say of which machine, date and versions the figures are."""
+    limits = about.get("limits", {})
+    can = (
+        f"one thread copies {limits['bytes_s'] / 1e9:.0f} GB/s (read and written), multiplies "
+        f"matrices at {limits['float32'] / 1e9:.0f} GF/s (float32) and "
+        f"{limits['bfloat16'] / 1e9:.0f} GF/s (bfloat16)"
+        if limits
+        else ""
+    )
+    versions = [
+        f"{side}: Python {found['python']}, "
+        + ", ".join(f"{name} {is_}" for name, is_ in found["versions"].items() if is_)
+        for side, found in about.get("sides", {}).items()
+    ]
+    lines = [
+        f"{about['date']}, {about['processor']}, {about['cores']} cores, "
+        f"{about['memory_gib']} GiB, load {about['load']}",
+        can,
+        *versions,
+    ]
+    return [mark(line) for line in lines if line]
