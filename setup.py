@@ -65,6 +65,7 @@ setup(
         "connected-components-3d>=3.14",
     ],
     extras_require={
+        "blosc2": ["blosc2>=3.0"],
         "dask": ["distributed>=2024.1"],
         "fla": ["fla-core>=0.6"],
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],

@@ -139,7 +139,7 @@ def stage(home: Path) -> CaseStore:
 
 
 def times(store: CaseStore) -> dict[str, int]:
-    return {c: (store.folder / f"{c}.npz").stat().st_mtime_ns for c in store.case_ids()}
+    return {c: (store.folder / f"{c}.npy").stat().st_mtime_ns for c in store.case_ids()}
 
 
 @pytest.fixture
@@ -229,13 +229,13 @@ def test_only_truncated_files_are_made_again_each_named_with_the_reason(
     assert preprocess() == 0
     before = times(stage(home))
     cropped = home / "raw" / "nnUNet_cropped_data" / TASK
-    for path in (stage(home).folder / "c.npz", stage(home).folder / "d.pkl", cropped / "a.npz"):
+    for path in (stage(home).folder / "c.npy", stage(home).folder / "d.pkl", cropped / "a.npz"):
         path.write_bytes(path.read_bytes()[:-40])
     assert preprocess() == 0
     said = capsys.readouterr().out
     name = stage(home).folder.name
     assert "cropping: made again, since a.npz is truncated: a" in said
-    assert f"{name}: made again, since c.npz is truncated or damaged: c" in said
+    assert f"{name}: made again, since c.npy is truncated or damaged: c" in said
     assert f"{name}: made again, since d.pkl is truncated or damaged: d" in said
     after = times(stage(home))
     assert {case for case in CASES if after[case] != before[case]} == {"c", "d"}
@@ -300,7 +300,7 @@ def test_sigterm_ends_command_and_workers_with_5(raw: Path, home: Path) -> None:
         "Preprocessor.apply = wait\n"
         "from nnunetlike.core import parallel; parallel.available_cores = lambda: 2\n"
         "from nnunetlike.experiment_planning import disk_need\n"
-        "disk_need._packed_share = lambda *_: 1.0\n"
+        "disk_need._packed_shares = lambda *_: (1.0, 1.0)\n"
         "from nnunetlike.run.plan_and_preprocess import main\n"
         "sys.exit(main(['-t', '903', '-pl2d', 'None', '-tf', '2']))\n"
     )
