@@ -77,3 +77,16 @@ def batch_bytes(fold: Fold) -> int:
     """Return what image (float32) and label (int16) of this process's part of a batch take."""
     voxels = math.prod(fold.stage.input_size)
     return fold.share.samples * voxels * (4 * fold.network_task.channels + 2)
+
+
+def how_to_wait_less(fold: Fold) -> str:
+    """Return one thing to try when the network waits for batches."""
+    workers, cores = fold.run.workers, available_cores() // processes_of_this_machine()
+    if workers < cores:
+        return f"{workers} processes make them and {cores} cores may be used; try --num_workers"
+    if fold.run.use_compressed_data:
+        return "leave out --use_compressed_data, so that only patches are read"
+    return (
+        f"all {cores} cores that this process may use make them; let it use more, or see whether "
+        f"other programs, or the disk of {fold.store.folder}, hold them up"
+    )

@@ -17,7 +17,7 @@ from nnunetlike.monitoring.console import logger as console_logger
 from nnunetlike.monitoring.plot import draw_curve
 from nnunetlike.monitoring.training_log import TrainingLog
 from nnunetlike.networks.model_files import find_checkpoint, load_model_file
-from nnunetlike.run.batch_workers import part_of_free, validation_workers
+from nnunetlike.run.batch_workers import how_to_wait_less, part_of_free, validation_workers
 from nnunetlike.run.cascade import unpack_previous_stage
 from nnunetlike.run.fold import Fold, unpack
 from nnunetlike.run.report import facts_of, report, why_nothing_is_learnt
@@ -35,7 +35,7 @@ from nnunetlike.training.augmentation.policies import policy_for
 from nnunetlike.training.batch_share import OwnBatches
 from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
-from nnunetlike.training.hooks.hints import ZeroDiceHint
+from nnunetlike.training.hooks.hints import WaitingHint, ZeroDiceHint
 from nnunetlike.training.hooks.monitor import Events, Monitor, Stopwatch
 from nnunetlike.training.interruption import EarlyStopping, Signals, StopFile
 from nnunetlike.training.loop import TrainLoop
@@ -115,6 +115,7 @@ def _hooks(fold: Fold, runtime: Runtime, events: Events) -> list[Hook]:
             run=facts_to_keep(fold, runtime),
         ),
         ZeroDiceHint(lambda: why_nothing_is_learnt(fold, runtime.precision)),
+        WaitingHint(lambda: how_to_wait_less(fold)),
         StopFile(fold.folder),
         Stopwatch(events),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,12 +12,19 @@ import pytest
 from nnunetlike.core.parallel import WORKER_BYTES
 from nnunetlike.plans.plans import Plans
 from nnunetlike.run import batch_workers
-from nnunetlike.run.batch_workers import COPIES, batch_bytes, part_of_free, with_workers_that_fit
+from nnunetlike.run.batch_workers import (
+    COPIES,
+    batch_bytes,
+    how_to_wait_less,
+    part_of_free,
+    with_workers_that_fit,
+)
 
 
 @dataclass(frozen=True)
 class Run:
     workers: int
+    use_compressed_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class FakeFold:
     share: Any = field(default_factory=lambda: SimpleNamespace(samples=2))
     network_task: Any = field(default_factory=lambda: SimpleNamespace(channels=3))
     notes: tuple[str, ...] = ("first",)
+    store: Any = field(default_factory=lambda: SimpleNamespace(folder="STAGE"))
 
 
 @pytest.fixture
@@ -81,3 +89,18 @@ def test_processes_that_train_together_share_memory(monkeypatch: pytest.MonkeyPa
     assert part_of_free(0.5) == 400
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert part_of_free(0.5) == 100
+
+
+def test_the_advice_when_batches_are_waited_for_fits_the_run(
+    fold: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(batch_workers, "available_cores", lambda: 8)
+    assert how_to_wait_less(fold(3)) == (
+        "3 processes make them and 8 cores may be used; try --num_workers"
+    )
+    packed = replace(fold(8), run=Run(8, use_compressed_data=True))
+    assert how_to_wait_less(packed).startswith("leave out --use_compressed_data")
+    assert how_to_wait_less(fold(8)).startswith("all 8 cores that this process may use make them")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "all 4 cores" in how_to_wait_less(fold(4))
