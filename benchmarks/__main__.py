@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import machine, quick, report, scaling
 from benchmarks.environments import PEERS, default_folder, python_of
 from benchmarks.harness import Bench, Row, Side, StageError
-from benchmarks.stages import Stage, every_stage
+from benchmarks.stages import Size, Stage, every_stage
 
 SCALING = "scaling"
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick:
         return quick.check(stages, args.recorded, record=args.record)
     if SCALING in args.stages:
-        return scaling.run(args.plot, args.json)
+        return scaling.run(args.plot, args.json, "tiny" if args.size == "tiny" else "full")
     chosen = [stages[name] for name in args.stages] or [s for s in stages.values() if s.default]
     try:
         sides = _sides(args, chosen)
@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
         "has a peer already")
     add("--envs", type=Path, default=default_folder(), help="folder for one environment per peer, "
         "made once (default: %(default)s)")
+    add("--size", choices=("full", "quick", "tiny"), default="full", help="smaller inputs, for "
+        "trying things out; targets are of the full ones")
     add("--no_memory", action="store_true", help="leave out peaks of memory")
     add("--json", type=Path, metavar="FILE", help="also write all figures")
     add("--markdown", type=Path, metavar="FILE", help="also write the table for docs/benchmarks.md")
@@ -102,11 +104,12 @@ def _measure(args: argparse.Namespace, stages: Sequence[Stage], sides: dict[str,
         about["limits"] = bench.limits()
         about["sides"] = {}
         for stage in stages:
+            size = args.size if args.size in stage.sizes else "tiny"
             naive = not set(stage.targets) & set(PEERS)
-            for row in bench.stage(stage, only=None if naive else set(PEERS)):
-                row.limit_s = _limit(stage, about["limits"])
+            for row in bench.stage(stage, size, None if naive else set(PEERS)):
+                row.limit_s = _limit(stage, size, about["limits"])
                 rows.append(row)
-                _say(report.table([row]).splitlines()[1])
+                _say(row.failed or report.table([row]).splitlines()[1])
         for side in (bench.ours, *sides.values()):
             try:
                 about["sides"][side.name] = bench.process(side).ask("describe")
@@ -118,8 +121,8 @@ def _measure(args: argparse.Namespace, stages: Sequence[Stage], sides: dict[str,
     return 1 if any(row.failed for row in rows) else 0
 
 
-def _limit(stage: Stage, limits: dict[str, float]) -> float | None:
-    work = stage.work(stage.sizes["full"])
+def _limit(stage: Stage, size: Size, limits: dict[str, float]) -> float | None:
+    work = stage.work(stage.sizes[size])
     return max(work.bytes / limits["bytes_s"], work.flops / limits[work.kind]) or None
 
 

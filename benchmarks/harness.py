@@ -32,9 +32,9 @@ THREADS = (
 SHORT_S = 0.02
 """A call shorter than this is repeated so that a measurement lasts about so long."""
 
-ROUNDS = 5
+ROUNDS, FEW = 5, 3
 LONG_S = 6.0
-"""A stage whose round lasts longer than this has three rounds."""
+"""A stage whose round lasts longer than this has few rounds."""
 
 
 class StageError(Exception):
@@ -120,7 +120,7 @@ def environment(side: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if side in OWN:
         kept["PYTHONPATH"] = str(ROOT)
-    return {**kept, **dict.fromkeys(THREADS, "1"), "nnUNet_n_proc_DA": "0"}
+    return {**kept, **dict.fromkeys(THREADS, "1"), "nnUNet_n_proc_DA": "1"}
 
 
 @dataclass(kw_only=True)
@@ -175,7 +175,10 @@ class Row:
 
 
 def interleaved(
-    ours: Callable[[int], float], theirs: Callable[[int], float], first: tuple[float, float]
+    ours: Callable[[int], float],
+    theirs: Callable[[int], float],
+    first: tuple[float, float],
+    rounds: int = ROUNDS,
 ) -> tuple[float, float]:
     """Return the medians of seconds per call of two sides that take turns.
 
@@ -183,9 +186,10 @@ def interleaved(
         ours: runs so many times and returns seconds per call.
         theirs: the same of the other side.
         first: about how long one call of each lasts.
+        rounds: how often, fewer where they are long.
     """
     times = [max(1, round(SHORT_S / max(seconds, 1e-6))) for seconds in first]
-    rounds = ROUNDS if sum(first) < LONG_S else 3
+    rounds = rounds if sum(first) < LONG_S else FEW
     pairs = [(ours(times[0]), theirs(times[1])) for _ in range(rounds)]
     return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
 
@@ -199,6 +203,7 @@ class Bench:
         say: told about progress.
         memory: also measure peaks, in fresh processes.
         ours: our side.
+        rounds: how often each side is timed.
     """
 
     def __init__(
@@ -209,8 +214,10 @@ class Bench:
         say: Callable[[str], None] = lambda _: None,
         memory: bool = True,
         ours: Side | None = None,
+        rounds: int = ROUNDS,
     ) -> None:
         self.peers, self.home, self.say, self.memory = peers, home, say, memory
+        self.rounds = rounds
         self.ours = ours or Side.of("ours")
         self._open = ExitStack()
         self._processes: dict[str, Process] = {}
@@ -244,7 +251,7 @@ class Bench:
                 self.say(f"{stage.name}{f' against {peer}' if peer else ''} …")
                 row = Row(
                     stage=stage.name, title=stage.title, peer=peer or "none", clock=stage.clock,
-                    measures=stage.measures, target=stage.targets.get(peer), room=stage.room,
+                    measures=stage.measures, target=stage.targets.get(peer) if size == "full" else None, room=stage.room,
                 )  # fmt: skip
                 try:
                     self._compare(stage, folder, row, peer)
@@ -313,10 +320,11 @@ class Bench:
             row.ours_s, row.theirs_s = firsts[0], firsts[1] if len(firsts) > 1 else None
         elif len(both) == 1:
             run = timed(both[0])
-            row.ours_s, _ = interleaved(run, lambda _: 0.0, (firsts[0], 1.0))
+            row.ours_s, _ = interleaved(run, lambda _: 0.0, (firsts[0], 0.0), self.rounds)
         else:
             ours, theirs = map(timed, both)
-            row.ours_s, row.theirs_s = interleaved(ours, theirs, (firsts[0], firsts[1]))
+            first = firsts[0], firsts[1]
+            row.ours_s, row.theirs_s = interleaved(ours, theirs, first, self.rounds)
 
     def _peaks(self, stage: Stage, folder: Path, rows: Sequence[Row], size: Size) -> None:
         """Fill in the peaks: each side warms up on tiny inputs in a process of its own."""

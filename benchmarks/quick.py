@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.harness import Bench, Row, Side
+from benchmarks.harness import FEW, Bench, Row, Side
 from benchmarks.stages import Stage
 
 RECORDED = Path(__file__).parent / "recorded.json"
@@ -18,21 +18,32 @@ SHARE = 0.5
 NAIVE = "naive"
 
 
-def check(stages: Mapping[str, Stage], recorded: Path, *, record: bool = False) -> int:
+def check(
+    stages: Mapping[str, Stage],
+    recorded: Path,
+    *,
+    record: bool = False,
+    ours: Side | None = None,
+    naive: Side | None = None,
+) -> int:
     """Measure the quick stages and return 0, or 1 if one fell below half of its record twice.
 
     Args:
         stages: by name; those without a quick size or a plain way are left out.
         recorded: JSON, ratio by stage.
         record: write the ratios there instead.
+        ours: our side, if not `sides/ours.py`.
+        naive: the plain one, if not `sides/naive.py`.
     """
     chosen = [s for s in stages.values() if "quick" in s.sizes and NAIVE in s.targets]
     known: dict[str, float] = {} if record else json.loads(recorded.read_text())
     found: dict[str, float] = {}
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory() as home, Bench(
-        {NAIVE: Side.of(NAIVE)}, Path(home), memory=False
-    ) as bench:  # fmt: skip
+    plain = {NAIVE: naive or Side.of(NAIVE)}
+    with (
+        tempfile.TemporaryDirectory() as home,
+        Bench(plain, Path(home), memory=False, ours=ours, rounds=FEW) as bench,
+    ):
         for stage in chosen:
             row = _measured(bench, stage)
             if not row.failed and slow(row, known):

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.harness import Row
 
 MIB = 2**20
+WIDEST = 80
 HEAD = (
     "stage", "peer", "theirs", "ours", "ratio", "target", "", "limit", "share of limit",
     "agreement", "peak theirs", "peak ours",
@@ -17,8 +18,8 @@ HEAD = (
 def cells(row: Row) -> tuple[str, ...]:
     """Return one row as text, in the order of `HEAD`."""
     if row.failed:
-        last = row.failed.strip().splitlines()[0]
-        return (row.stage, row.peer, *[""] * 5, "", "", f"FAILED: {last}", "", "")
+        reason = row.failed.strip().splitlines()[0][:WIDEST]
+        return (row.stage, row.peer, *[""] * 7, f"FAILED: {reason}", "", "")
     return (
         row.stage,
         row.peer,

@@ -342,6 +342,39 @@ def chain_predict(folder: Path) -> Call:
     return call
 
 
+def scale_predict(folder: Path) -> Call:
+    """Windows put together and the label map on a finer grid; the network is a look-up."""
+    import torch
+
+    from nnunetlike.inference.strategies import Request
+    from nnunetlike.inference.strategies.sliding_window import sliding_window
+    from nnunetlike.preprocessing.label_export import resampled_argmax
+
+    torch.set_num_threads(1)
+    params = read(folder)[0]
+    shape, classes = params["shape"], params["classes"]
+    patch = tuple(min(n, 32) for n in shape)
+    network = torch.nn.Module()
+    network.classes = classes
+    fixed = torch.rand(1, classes, *patch)
+    network.forward = lambda x: fixed.expand(len(x), *fixed.shape[1:])
+    request = Request(patch_size=patch, device=torch.device("cpu"))
+    image = np.ones((1, *shape), np.float32)
+    finer = [3 * n // 2 for n in shape]
+    return lambda: resampled_argmax(sliding_window(network, image, request), finer)
+
+
+def scale_export(folder: Path) -> Call:
+    """The label map on a finer grid, of probabilities that are there."""
+    from benchmarks.stages.synthetic import fields
+    from nnunetlike.preprocessing.label_export import resampled_argmax
+
+    params = read(folder)[0]
+    values = fields(np.random.default_rng(0), params["shape"], params["classes"])
+    finer = [3 * n // 2 for n in params["shape"]]
+    return lambda: resampled_argmax(values, finer)
+
+
 STAGES: Mapping[str, Callable[[Path], Call]] = {
     "resample_image": resample_image,
     "resample_separate": resample_separate,
@@ -372,6 +405,9 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "step_nodes_bf16": partial(step, autocast=True, nodes=True),
     "chain_preprocess": chain_preprocess,
     "chain_preprocess_large": chain_preprocess,
+    "scale_preprocess": chain_preprocess,
+    "scale_predict": scale_predict,
+    "scale_export": scale_export,
     "chain_predict": chain_predict,
     "chain_predict_large": chain_predict,
 }

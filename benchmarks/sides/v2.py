@@ -159,7 +159,7 @@ def write_label(folder: Path) -> Call:
 
 def patch(folder: Path) -> Call:
     """A patch of its blosc2 store, written for patches of this size."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+    from nnunetv2.training.dataloading import nnunet_dataset
 
     params = read(folder)[0]
     with np.load(folder / "ours" / "case.npz") as archive:
@@ -167,13 +167,13 @@ def patch(folder: Path) -> Call:
     home, size = folder / "v2", (params["patch"],) * 3
     home.mkdir(exist_ok=True)
     image, label = data[:-1], data[-1:].astype(np.int16)
-    blocks, chunks = nnUNetDatasetBlosc2.comp_blosc2_params(image.shape, size, image.itemsize)
-    of_label = nnUNetDatasetBlosc2.comp_blosc2_params(label.shape, size, label.itemsize)
-    nnUNetDatasetBlosc2.save_case(
+    blocks, chunks = nnunet_dataset.comp_blosc2_params(image.shape, size, image.itemsize)
+    of_label = nnunet_dataset.comp_blosc2_params(label.shape, size, label.itemsize)
+    nnunet_dataset.nnUNetDatasetBlosc2.save_case(
         image, label, {}, str(home / "case"), chunks=chunks, blocks=blocks,
         chunks_seg=of_label[1], blocks_seg=of_label[0],
     )  # fmt: skip
-    store = nnUNetDatasetBlosc2(str(home), ["case"])
+    store = nnunet_dataset.nnUNetDatasetBlosc2(str(home), ["case"])
     window = (slice(None), *(slice(a, a + params["patch"]) for a in params["start"]))
 
     def call() -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ SPACINGS = ((2.5, 0.8, 0.8), (3.0, 0.7, 0.7), (2.0, 0.9, 0.9))
 LABELS = {"0": "background", "1": "organ", "2": "vessel"}
 
 
-def _task(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
+def write_task(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
     """Write a raw CT task in the layouts of v1 and v2; the images are the same files."""
     v1 = folder / "raw_v1" / "nnUNet_raw_data" / TASK
     v2 = folder / "raw_v2" / DATASET
@@ -58,7 +58,7 @@ def _case(task: Path, rng: np.random.Generator, number: int, shape: Sequence[int
 
 def _model(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
     """Write a task, a U-Net that was trained for one step on it, and images to predict."""
-    _task(folder, rng, shape=shape, cases=cases)
+    write_task(folder, rng, shape=shape, cases=cases)
     raw = folder / "raw_v1" / "nnUNet_raw_data" / TASK
     new = folder / "new"
     new.mkdir()
@@ -104,7 +104,7 @@ HALF: Params = {"shape": (48, 128, 128), "cases": 2}
 def _preprocess(name: str, size: Params, *, default: bool) -> Stage:
     extent = "x".join(map(str, size["shape"]))
     return Stage(
-        name=name, title=f"plan_and_preprocess, 2 CT cases {extent}", make=_task,
+        name=name, title=f"plan_and_preprocess, 2 CT cases {extent}", make=write_task,
         sizes={"full": size, "tiny": TINY}, targets={"v1": 10, "v2": 10},
         agree={"v1": _prepared}, clock="wall", once=True, default=default,
         note="one process each; all configurations; v2's plans differ, so its arrays do",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,17 +36,12 @@ def _window(
     """Write a window and the weights of our U-Net by v1's names, which both sides load."""
     import torch
 
-    from nnunetlike.networks import NETWORKS, NetworkTask
-    from nnunetlike.networks import unet as _  # noqa: F401 - registers it
+    from nnunetlike.networks.unet import UNetSpec
     from nnunetlike.networks.v1_weights import state_dict_to_v1
-    from nnunetlike.plans.topology import Topology
 
     torch.manual_seed(0)
-    task = NetworkTask(
-        channels=1, classes=classes, base_features=features,
-        topology=Topology.of([[2] * 3] * pools, [[3] * 3] * (pools + 1)),
-    )  # fmt: skip
-    network = NETWORKS.get("unet")().build(task)
+    params = {"classes": classes, "features": features, "pools": pools}
+    network = UNetSpec().build(_task_of(params))
     weights = {name: value.numpy() for name, value in state_dict_to_v1(network).items()}
     np.savez(folder / "weights.npz", **weights)
     save(folder, image=rng.standard_normal((1, *patch), np.float32))
@@ -63,8 +59,40 @@ NET: dict[str, Params] = {
     "full": {"patch": (64, 64, 64), "classes": 3, "features": 32, "pools": 5},
     "tiny": {"patch": (8, 8, 8), "classes": 2, "features": 4, "pools": 1},
 }
-FLOPS = {"forward": 118e9, "step": 1780e9}
-"""Of the full size: counted by torch's FlopCounterMode, see `benchmarks/README` of the figures."""
+
+
+def _of(call: str, kind: Literal["float32", "bfloat16"] = "float32") -> Callable[[Params], Work]:
+    """Return the arithmetic of a forward pass of U-Net or a step of UNet++, counted by torch."""
+
+    def work(params: Params) -> Work:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from nnunetlike.networks import rehearsal
+        from nnunetlike.networks.unet import UNetSpec
+        from nnunetlike.networks.unet_plus_plus import UNetPlusPlusSpec
+
+        spec = UNetSpec() if call == "forward" else UNetPlusPlusSpec()
+        network = rehearsal.on_meta(spec, _task_of(params))
+        image = rehearsal.empty_image(_task_of(params), params["patch"], 1)
+        with FlopCounterMode(display=False) as counter:
+            if call == "forward":
+                network(image)
+            else:
+                rehearsal.step(network, image)
+        return Work(flops=float(counter.get_total_flops()), kind=kind)
+
+    return work
+
+
+def _task_of(params: Params) -> Any:
+    from nnunetlike.networks import NetworkTask
+    from nnunetlike.plans.topology import Topology
+
+    pools = params["pools"]
+    return NetworkTask(
+        channels=1, classes=params["classes"], base_features=params["features"],
+        topology=Topology.of([[2] * 3] * pools, [[3] * 3] * (pools + 1)),
+    )  # fmt: skip
 
 
 def _bfloat16(ours: Arrays, theirs: Arrays) -> Agreement:
@@ -90,26 +118,26 @@ STAGES = (
     Stage(
         name="forward", title="U-Net forward 64³, float32", make=_window, sizes=NET,
         targets={"v1": 1.0}, agree={"": within_range(1e-4)},
-        work=lambda p: Work(flops=FLOPS["forward"]),
+        work=_of("forward"),
     ),
     Stage(
         name="forward_bf16", title="U-Net forward 64³, ours bfloat16", make=_window, sizes=NET,
         targets={"v1": 3.0}, agree={"": _bfloat16},
-        work=lambda p: Work(flops=FLOPS["forward"], kind="bfloat16"),
+        work=_of("forward", "bfloat16"),
     ),
     Stage(
         name="step_bf16", title="UNet++ step 64³, bfloat16 against float32", make=_training_patch,
         sizes=NET, targets={"naive": 2.3}, agree={"": about(0.02)},
-        work=lambda p: Work(flops=FLOPS["step"], kind="bfloat16"),
+        work=_of("step", "bfloat16"),
     ),
     Stage(
         name="step_nodes", title="UNet++ step 64³, memory with nodes computed again",
         make=_training_patch, sizes=NET, targets={"naive": 1 / 0.7}, agree={"": about(1e-5)},
-        work=lambda p: Work(flops=FLOPS["step"]), measures="memory",
+        work=_of("step"), measures="memory",
     ),
     Stage(
         name="step_nodes_bf16", title="the same in bfloat16", make=_training_patch, sizes=NET,
         targets={"naive": 1 / 0.7}, agree={"": about(0.02)}, measures="memory",
-        work=lambda p: Work(flops=FLOPS["step"], kind="bfloat16"),
+        work=_of("step", "bfloat16"),
     ),
 )  # fmt: skip

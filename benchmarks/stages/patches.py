@@ -25,7 +25,7 @@ def _patch(
 def _sizes(labels: int) -> dict[str, Params]:
     return {
         "full": {"shape": (205,) * 3, "patch": (128,) * 3, "labels": labels, **TURN},
-        "quick": {"shape": (80,) * 3, "patch": (48,) * 3, "labels": labels, **TURN},
+        "quick": {"shape": (48,) * 3, "patch": (32,) * 3, "labels": labels, **TURN},
         "tiny": {"shape": (16,) * 3, "patch": (8,) * 3, "labels": 3, **TURN},
     }
 
