@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.intact import damage
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import FloatArray, Size
 
@@ -157,6 +158,8 @@ def open_bricks(path: Path) -> BrickedArray:
             header = stream.read(HEADER_BYTES)
         if any(recipe in header for recipe in RECIPES):
             raise ValueError("it holds no array but a recipe for one")
+        if wrong := damage(path):
+            raise ValueError(f"it {wrong}")
         array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams=ONE_THREAD)
         if not isinstance(array, blosc2.NDArray) or array.dtype.kind != "f":
             raise ValueError("it holds no array of numbers")

@@ -2,7 +2,7 @@
 
 A patch is read soonest from memory-mapped arrays, as long as the system keeps them in memory. Where
 it cannot, or the disk has no room for them, compressed bricks are smaller. Measurements are in
-docs/decisions/0011-form-of-preprocessed-cases.md.
+docs/decisions/0012-form-of-preprocessed-cases.md.
 """
 
 from __future__ import annotations

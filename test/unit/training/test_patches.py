@@ -133,6 +133,14 @@ def test_a_batch_leaves_no_file_open_or_mapped(store, unpacked):
     assert str(store.folder) not in Path("/proc/self/maps").read_text() + " ".join(opened)
 
 
+def test_a_batch_from_bricks_leaves_no_file_open_or_mapped(store):
+    pytest.importorskip("blosc2")
+    bricks = CaseStore(store.folder, "blosc2")
+    for case in store.case_ids():
+        bricks.write(case, np.array(store.load(case)), store.record(case))
+    test_a_batch_leaves_no_file_open_or_mapped(bricks, unpacked=True)
+
+
 @pytest.mark.parametrize("patch", [(8, 12, 10), (12, 10)])
 def test_plain_patches_are_cut_from_the_case_and_padded(store, patch):
     source = a_source(store, patch, augmented=False, batch_size=1)
