@@ -61,21 +61,23 @@ def choose_form(
 
 def _suited(need: DiskNeed, machine: Machine) -> Choice:
     """Return what suits a machine, which is never what rounds."""
+    fits = need.unpacked <= machine.disk
     stays = machine.memory is None or need.largest <= SHARE_OF_MEMORY * machine.memory
-    memory = "" if machine.memory is None else f" of {in_words(machine.memory)} memory"
+    memory = "memory" if machine.memory is None else f"{in_words(machine.memory)} memory"
     largest = f"the {in_words(need.largest)} of the largest stage"
-    if need.unpacked <= machine.disk and stays:
-        return Choice("npy", f"uncompressed, since {largest} stay in half{memory}")
-    if need.unpacked > machine.disk:
-        why = f"since uncompressed they would take {in_words(need.unpacked)}"
-    else:
-        why = f"since uncompressed {largest} would not stay in half{memory}"
+    if fits and stays:
+        return Choice("npy", f"uncompressed, since {largest} stay in half of {memory}")
+    why = (
+        f"{largest} would not stay in half of {memory}"
+        if fits
+        else f"they would take {in_words(need.unpacked)}"
+    )
     if machine.has_blosc2:
-        return Choice("blosc2", f"compressed, {why}")
-    advice = 'blosc2 is not installed (pip install "nnunetlike[blosc2]")'
-    if need.unpacked <= machine.disk:
-        return Choice("npy", f"uncompressed, though {why.removeprefix('since ')}: {advice}")
-    return Choice("npz", f"compressed, {why}; {advice}")
+        return Choice("blosc2", f"compressed, since uncompressed {why}")
+    advice = 'blosc2 is not installed: pip install "nnunetlike[blosc2]"'
+    if fits:
+        return Choice("npy", f"uncompressed, though {why}; {advice}")
+    return Choice("npz", f"compressed, since uncompressed {why}; {advice}")
 
 
 def forms_that_fit(need: DiskNeed, machine: Machine) -> str:

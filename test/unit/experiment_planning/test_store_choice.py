@@ -24,8 +24,8 @@ LITTLE_DISK = replace(AMPLE, disk=9 * GIB)
         (replace(AMPLE, memory=None), "npy", "the largest stage stay in half"),
         (LITTLE_MEMORY, "blosc2", "would not stay in half of 11.0 GiB memory"),
         (LITTLE_DISK, "blosc2", "compressed, since uncompressed they would take 10.0 GiB"),
-        (replace(LITTLE_MEMORY, has_blosc2=False), "npy", "blosc2 is not installed (pip install"),
-        (replace(LITTLE_DISK, has_blosc2=False), "npz", "blosc2 is not installed (pip install"),
+        (replace(LITTLE_MEMORY, has_blosc2=False), "npy", "blosc2 is not installed: pip install"),
+        (replace(LITTLE_DISK, has_blosc2=False), "npz", "blosc2 is not installed: pip install"),
     ],
 )
 def test_what_fits_disk_and_memory_is_mapped_and_the_rest_in_bricks(
