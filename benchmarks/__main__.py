@@ -47,21 +47,42 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = made.add_argument
     add("stages", nargs="*", metavar="stage", help="stages to measure, or scaling; all by default")
-    add("--peer", choices=(*PEERS, "none"), action="append", help="compare with this peer only; "
-        "may be given several times; none measures ours alone")
-    add("--python", action="append", default=[], metavar="PEER=PYTHON", help="interpreter that "
-        "has a peer already")
-    add("--envs", type=Path, default=default_folder(), help="folder for one environment per peer, "
-        "made once (default: %(default)s)")
-    add("--size", choices=("full", "quick", "tiny"), default="full", help="smaller inputs, for "
-        "trying things out; targets are of the full ones")
+    add(
+        "--peer",
+        choices=(*PEERS, "none"),
+        action="append",
+        help="compare with this peer only; may be given several times; none measures ours alone",
+    )
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="PEER=PYTHON",
+        help="interpreter that has a peer already",
+    )
+    add(
+        "--envs",
+        type=Path,
+        default=default_folder(),
+        help="folder for one environment per peer, made once (default: %(default)s)",
+    )
+    add(
+        "--size",
+        choices=("full", "quick", "tiny"),
+        default="full",
+        help="smaller inputs, for trying things out; targets are of the full ones",
+    )
     add("--no_memory", action="store_true", help="leave out peaks of memory")
     add("--json", type=Path, metavar="FILE", help="also write all figures")
     add("--markdown", type=Path, metavar="FILE", help="also write the table for docs/benchmarks.md")
     add("--plot", type=Path, metavar="FILE", help="with scaling: also write a PNG")
     add("--list", action="store_true", help="name the stages and leave")
-    add("--quick", action="store_true", help="ratios against plain SciPy at small sizes; fails "
-        "where one is below half of what was recorded")
+    add(
+        "--quick",
+        action="store_true",
+        help="ratios against plain SciPy at small sizes; fails "
+        "where one is below half of what was recorded",
+    )
     add("--recorded", type=Path, default=quick.RECORDED, help=argparse.SUPPRESS)
     add("--record", action="store_true", help="with --quick: write the ratios down anew")
     return made  # fmt: skip
@@ -104,7 +125,7 @@ def _measure(args: argparse.Namespace, stages: Sequence[Stage], sides: dict[str,
         about["limits"] = bench.limits()
         about["sides"] = {}
         for stage in stages:
-            size = args.size if args.size in stage.sizes else "tiny"
+            size: Size = args.size if args.size in stage.sizes else "tiny"
             naive = not set(stage.targets) & set(PEERS)
             for row in bench.stage(stage, size, None if naive else set(PEERS)):
                 row.limit_s = _limit(stage, size, about["limits"])

@@ -76,5 +76,3 @@ def _line(row: Row, known: Mapping[str, float]) -> str:
     wanted = known.get(row.stage)
     said = "" if wanted is None else f"  recorded {wanted:.3g}x"
     return f"{row.stage:20} {row.ratio or 0:8.3g}x{said}  {row.agreement}"
-
-

@@ -40,9 +40,8 @@ def seconds(value: float | None) -> str:
     """Return a duration with three digits in the unit that suits it."""
     if value is None:
         return ""
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-        if value * factor >= 1:
-            break
+    units = ((1, "s"), (1e3, "ms"), (1e6, "µs"))
+    factor, unit = next((u for u in units if value * u[0] >= 1), units[-1])
     return f"{value * factor:.3g} {unit}"
 
 

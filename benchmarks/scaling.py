@@ -104,9 +104,7 @@ def measure(sweep: Sweep, size: Size, home: Path, say: Callable[[str], None]) ->
     points = []
     for x, params in sweep.sizes[size]:
         point = _point(sweep.stage, x, params, home)
-        say(
-            f"{sweep.name}, {x:g} {sweep.of}: {point.seconds:.2f} s, {point.peak / MIB:.0f} MiB"
-        )
+        say(f"{sweep.name}, {x:g} {sweep.of}: {point.seconds:.2f} s, {point.peak / MIB:.0f} MiB")
         points.append(point)
     return Curve(sweep.name, sweep.of, tuple(points))
 
@@ -162,9 +160,7 @@ def draw(curves: Sequence[Curve], about: Mapping[str, Any], path: Path) -> None:
             ([point.seconds for point in curve.points], "CPU time (s)"),
             ([point.peak / MIB for point in curve.points], "peak memory (MiB)"),
         )
-        for axes, (y, title), exponent in zip(
-            grid[:, column], rows, curve.exponents, strict=True
-        ):
+        for axes, (y, title), exponent in zip(grid[:, column], rows, curve.exponents, strict=True):
             axes.loglog(x, y, "o-", color="tab:blue")
             axes.loglog(x, [y[-1] * value / x[-1] for value in x], ":", color="grey")
             axes.set_title(f"{curve.name}\n{title} ~ x^{exponent:.2f}", fontsize=9)

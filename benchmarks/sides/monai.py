@@ -18,7 +18,9 @@ def hd95(folder: Path) -> Call:
     from monai.metrics import compute_hausdorff_distance
 
     torch.set_num_threads(1)
-    reference, prediction = (np.load(folder / f"{name}.npy") for name in ("reference", "prediction"))
+    reference, prediction = (
+        np.load(folder / f"{name}.npy") for name in ("reference", "prediction")
+    )
 
     def call() -> Mapping[str, Any]:
         masks = (torch.from_numpy(label == 1)[None, None] for label in (prediction, reference))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.sides import ours
-from benchmarks.sides.ours import Call, read
+
+from benchmarks.sides import ours_models
+from benchmarks.sides.inputs import Call, read
 
 DISTRIBUTIONS = ("numpy", "scipy", "scikit-image", "nibabel")
 
@@ -145,7 +145,7 @@ def hd95(folder: Path) -> Call:
 
 
 def read_image(folder: Path) -> Call:
-    """nibabel."""
+    """Nibabel."""
     import nibabel
 
     path = folder / "image.nii.gz"
@@ -158,7 +158,7 @@ def read_image(folder: Path) -> Call:
 
 
 def write_label(folder: Path) -> Call:
-    """nibabel's bytes, packed by gzip."""
+    """Nibabel's bytes, packed by gzip."""
     import nibabel
 
     (label,) = read(folder, "label")[1:]
@@ -189,8 +189,9 @@ def patch(folder: Path) -> Call:
 
 def spatial(folder: Path) -> Call:
     """SciPy's map_coordinates, of the image and of the mask of every label."""
-    from nnunetlike.training.augmentation.spatial import Affine
     from scipy import ndimage
+
+    from nnunetlike.training.augmentation.spatial import Affine
 
     params, image, label = read(folder, "image", "label")
     matrix = Affine(tuple(params["angles"]), params["scale"]).matrix
@@ -254,7 +255,7 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "spatial_24": spatial,
     "tiles_3": tiles,
     "tiles_10": tiles,
-    "step_bf16": partial(ours.step),
-    "step_nodes": partial(ours.step),
-    "step_nodes_bf16": partial(ours.step),
+    "step_bf16": ours_models.step,
+    "step_nodes": ours_models.step,
+    "step_nodes_bf16": ours_models.step,
 }

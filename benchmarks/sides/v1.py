@@ -177,7 +177,7 @@ def patch(folder: Path) -> Call:
 
 
 def spatial(folder: Path) -> Call:
-    """batchgenerators' `SpatialTransform` as `get_moreDA_augmentation` sets it, one turn."""
+    """Batchgenerators' `SpatialTransform` as `get_moreDA_augmentation` sets it, one turn."""
     from batchgenerators.transforms.spatial_transforms import SpatialTransform
 
     params, image, label = read(folder, "image", "label")

@@ -49,7 +49,7 @@ class Stage:
     """Writes the inputs: `make(folder, rng, **params)`."""
 
     sizes: Mapping[str, Params]
-    """Parameters by size. `tiny` warms the sides up; a stage without `quick` is not in that mode."""
+    """Parameters by size. `tiny` warms the sides up; without `quick`, not in that mode."""
 
     targets: Mapping[str, float]
     """Least ratio by side; of time, or of memory where that is measured."""
@@ -66,6 +66,9 @@ class Stage:
     once: bool = False
     """Too long for repetitions: the run whose result is compared is also the one that is timed."""
 
+    show: Callable[[Arrays], str] | None = None
+    """What ours alone gave, as text."""
+
     default: bool = True
     """Run when no stage is named."""
 
@@ -76,7 +79,7 @@ class Stage:
         return self.agree.get(side, self.agree.get("", unseen))(ours, theirs)
 
     def write(self, folder: Path, size: Size, seed: int = 0) -> Params:
-        """Write the inputs of a size into a new folder, with `params.json`, and return the latter."""
+        """Write the inputs of a size into a new folder, with the parameters; return these."""
         folder.mkdir(parents=True)
         params = self.sizes[size]
         (folder / "params.json").write_text(json.dumps(params))
@@ -118,7 +121,7 @@ def equal(most: float = 0, named: str = "differ") -> Agree:
 
 
 def about(most: float) -> Agree:
-    """Return a comparison of numbers that are found by other rules: the largest relative difference."""
+    """Return a comparison of numbers: the largest relative difference."""
 
     def compare(ours: Arrays, theirs: Arrays) -> Agreement:
         worst = 0.0

@@ -121,6 +121,7 @@ METRIC = {
     "tiny": {"shape": (12, 16, 16), "labels": 2},
 }
 
+
 def _statistics(ours: Arrays, theirs: Arrays) -> Agreement:
     """Compare statistics of samples: as a share of what lies between the percentiles."""
     extent = float(theirs["percentile_99_5"] - theirs["percentile_00_5"]) or 1.0

@@ -46,11 +46,14 @@ def write_task(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], 
 
 
 def _case(task: Path, rng: np.random.Generator, number: int, shape: Sequence[int]) -> None:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     label = made.labels(rng, shape, 2)
     voxels = np.round(made.image(rng, shape)[0] + 80 * label).astype(np.int16)
-    for array, name in ((voxels, f"imagesTr/case_{number}_0000"), (label, f"labelsTr/case_{number}")):
+    for array, name in (
+        (voxels, f"imagesTr/case_{number}_0000"),
+        (label, f"labelsTr/case_{number}"),
+    ):
         image = sitk.GetImageFromArray(array)
         image.SetSpacing(SPACINGS[number % len(SPACINGS)][::-1])
         sitk.WriteImage(image, str(task / f"{name}.nii.gz"))
@@ -121,9 +124,19 @@ def _predict(name: str, size: Params, *, default: bool) -> Stage:
     )  # fmt: skip
 
 
+def _share(ours: Arrays) -> str:
+    network, convolutions = (100 * float(ours[name]) for name in ("network", "convolutions"))
+    return f"network {network:.0f} %, convolutions {convolutions:.0f} % of CPU time (wanted 90 %)"
+
+
 STAGES = (
     _preprocess("chain_preprocess", SMALL, default=True),
     _preprocess("chain_preprocess_large", LARGE, default=False),
     _predict("chain_predict", HALF, default=True),
     _predict("chain_predict_large", SMALL, default=False),
-)
+    Stage(
+        name="predict_share", title="share of the network in the time of a prediction",
+        make=_model, sizes={"full": HALF, "tiny": TINY}, targets={}, agree={}, once=True,
+        show=_share,
+    ),
+)  # fmt: skip

@@ -14,15 +14,13 @@ from benchmarks.stages.arrays import save
 
 def _image(folder: Path, rng: np.random.Generator, *, shape: Sequence[int]) -> None:
     """Write a CT; no `image.nii` lies beside it, which ITK would read in its place."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     voxels = np.round(made.image(rng, shape)[0] / 4).astype(np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(folder / "image.nii.gz"))
 
 
-def _label(
-    folder: Path, rng: np.random.Generator, *, shape: Sequence[int], labels: int
-) -> None:
+def _label(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], labels: int) -> None:
     _image(folder, rng, shape=shape)
     save(folder, label=made.labels(rng, shape, labels))
 

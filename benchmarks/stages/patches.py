@@ -31,14 +31,14 @@ def _sizes(labels: int) -> dict[str, Params]:
 
 
 def _placed(ours: Arrays, theirs: Arrays) -> Agreement:
-    """Compare image and label: cubic splines to 1e-5 of the range, labels where rounding decides."""
+    """Compare image, to 1e-5 of the range, and label, but where rounding decides."""
     image = within_range(1e-5)({"image": ours["image"]}, {"image": theirs["image"]})
     label = equal(1e-6)({"label": ours["label"]}, {"label": theirs["label"]})
     return Agreement(image.holds and label.holds, f"{image.text}; labels {label.text}")
 
 
 def _alike(ours: Arrays, theirs: Arrays) -> Agreement:
-    """Compare what other interpolation or other random numbers leave: shape, share of foreground."""
+    """Compare what other rules or random numbers leave: shape and share of foreground."""
     shapes = ours["image"].shape == theirs["image"].shape
     here, there = (float((side["label"] > 0).mean()) for side in (ours, theirs))
     holds = shapes and abs(here - there) < 0.05
