@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.quick:
         return quick.check(stages, args.recorded, record=args.record)
     if SCALING in args.stages:
-        return scaling.run(args.plot, args.json, "tiny" if args.size == "tiny" else "full")
+        size: Size = "tiny" if args.size == "tiny" else "full"
+        return scaling.run(args.plot, args.json, args.markdown, size)
     chosen = [stages[name] for name in args.stages] or [s for s in stages.values() if s.default]
     try:
         sides = _sides(args, chosen)
@@ -152,7 +153,7 @@ def _write(args: argparse.Namespace, rows: Sequence[Row], about: dict[str, Any])
         content = {"machine": about, "rows": [row.to_json() for row in rows]}
         args.json.write_text(json.dumps(content, indent=1))
     if args.markdown:
-        args.markdown.write_text(report.markdown(rows, about), encoding="utf-8")
+        report.put(args.markdown, "table", report.markdown(rows, about))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row
@@ -71,6 +72,22 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     body = [HEAD, *[("---",) * len(HEAD)], *map(cells, rows)]
     lines += [f"| {' | '.join(line)} |" for line in body]
     return "\n".join(lines) + "\n"
+
+
+def put(path: Path, name: str, text: str) -> None:
+    """Write a text into a file: between its lines `<!-- name -->` and `<!-- /name -->`, if any.
+
+    Args:
+        path: file, made if it does not exist; without these lines it is replaced.
+        name: of the lines.
+        text: Markdown.
+    """
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    whole = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, opening, rest = whole.partition(first)
+    _, closing, after = rest.partition(last)
+    kept = f"{before}{first}{text}{last}{after}" if opening and closing else text
+    path.write_text(kept, encoding="utf-8")
 
 
 def head(about: dict[str, Any], mark: Callable[[str], str] = str) -> list[str]:

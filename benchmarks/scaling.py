@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, report
 from benchmarks.harness import Process, Side
 from benchmarks.processes import watched
 from benchmarks.stages import Size
@@ -127,7 +127,11 @@ def _point(stage: str, x: float, params: Mapping[str, Any], home: Path) -> Point
 
 
 def run(
-    plot: Path | None, to_json: Path | None, size: Size = "full", say: Callable[[str], None] = print
+    plot: Path | None,
+    to_json: Path | None,
+    to_markdown: Path | None,
+    size: Size = "full",
+    say: Callable[[str], None] = print,
 ) -> int:
     """Measure all curves, print them, write and draw them where asked; return 0."""
     about = machine.description()
@@ -141,9 +145,25 @@ def run(
     if to_json:
         found = [{**asdict(curve), "exponents": curve.exponents} for curve in curves]
         to_json.write_text(json.dumps({"machine": about, "curves": found}, indent=1))
+    if to_markdown:
+        report.put(to_markdown, "scaling", markdown(curves, about))
     if plot:
         draw(curves, about, plot)
     return 0
+
+
+def markdown(curves: Sequence[Curve], about: Mapping[str, Any]) -> str:
+    """Return the curves as a table."""
+    lines = [f"{about['date']}, {about['processor']}, load {about['load']}", ""]
+    lines += ["| what | against | CPU time | peak | grow as |", "|---|---|---|---|---|"]
+    for curve in curves:
+        points = curve.points
+        times = ", ".join(report.seconds(point.seconds) for point in points)
+        peaks = ", ".join(report.mebibytes(point.peak) for point in points)
+        against = f"{curve.of}: {', '.join(f'{point.x:.3g}' for point in points)}"
+        growth = "x^{:.2f}, x^{:.2f}".format(*curve.exponents)
+        lines.append(f"| {curve.name} | {against} | {times} | {peaks} | {growth} |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(curves: Sequence[Curve], about: Mapping[str, Any], path: Path) -> None:

@@ -97,6 +97,17 @@ def test_the_table_has_ratio_target_and_verdict() -> None:
     assert text.startswith("- today, P, 2 cores") and text.count("\n| ") == 5
 
 
+def test_a_table_is_put_between_its_marks_and_nothing_else_changes(tmp_path: Path) -> None:
+    from benchmarks.report import put
+
+    page = tmp_path / "page.md"
+    page.write_text("# Head\n<!-- table -->\nold\n<!-- /table -->\ntail\n")
+    put(page, "table", "new\n")
+    assert page.read_text() == "# Head\n<!-- table -->\nnew\n<!-- /table -->\ntail\n"
+    put(tmp_path / "fresh.md", "table", "new\n")
+    assert (tmp_path / "fresh.md").read_text() == "new\n"
+
+
 def test_a_busy_machine_is_warned_of() -> None:
     from benchmarks.machine import warning
 
