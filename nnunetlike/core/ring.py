@@ -43,9 +43,6 @@ class Slot:
 
     Args:
         descriptor: of the memory.
-
-    Raises:
-        OSError: this process cannot have that memory.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -59,12 +56,20 @@ class Slot:
         os.close(self.descriptor)
 
     def grow(self, size: int) -> None:
-        """Have at least `size` bytes; a lack of memory shows here and not when it is written to."""
+        """Have at least `size` bytes.
+
+        Raises:
+            OSError: there is too little memory, which then does not show when it is written to.
+        """
         if os.fstat(self.descriptor).st_size < size:
             os.posix_fallocate(self.descriptor, 0, size)
 
     def view(self, size: int) -> Bytes:
-        """Return the first `size` bytes; what earlier views look at stays."""
+        """Return the first `size` bytes; what earlier views look at stays.
+
+        Raises:
+            OSError: this process cannot map so much.
+        """
         if self._map is None or len(self._map) < size:
             self._map = mmap.mmap(self.descriptor, 0)
         return np.frombuffer(self._map, np.uint8, size)

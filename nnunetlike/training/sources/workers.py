@@ -20,16 +20,13 @@ from functools import cache
 from threadpoolctl import threadpool_limits
 
 from nnunetlike.core.errors import NnunetlikeError, WorkerError
-from nnunetlike.core.resources import free_memory
+from nnunetlike.core.resources import NO_LIMIT
 from nnunetlike.core.ring import Parcel, Ring, Slot, Ticket, packed
 from nnunetlike.core.workers import WorkerPool
 from nnunetlike.training.sources import ArrayBatch, BatchSource
 
 PREFETCH = 2
 """Batches per worker that are in the making or ready at most."""
-
-SHARE_OF_FREE = 0.2
-"""Part of the free memory that the batches of one stream may take, if it is not told."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +41,8 @@ def stream(
         source: picklable when there are workers.
         workers: processes that make batches ahead; 0 makes them in this process.
         first: number of the first batch.
-        memory: bytes that the batches of workers may take together; by default a fifth of what is
-            free. Where they would take more, fewer are made ahead.
+        memory: bytes that the batches of workers may take together; where they would take more,
+            fewer are made ahead. None does not limit them.
 
     A batch whose worker died or met a fault of the program is made once more, alone, in a fresh
     process. The processes end with the context.
@@ -74,11 +71,6 @@ def _in_process(source: BatchSource, first: int) -> Generator[ArrayBatch, None, 
         index += 1
 
 
-def _room() -> int:
-    free = free_memory()
-    return 2**62 if free is None else int(SHARE_OF_FREE * free)
-
-
 @cache
 def _use_one_thread() -> None:
     """Keep this worker's libraries from starting threads of their own."""
@@ -105,7 +97,7 @@ class _Line(threading.Thread):
         super().__init__(name="batches", daemon=True)
         self._source = source
         self._workers = workers
-        self._ring = Ring(PREFETCH * workers, _room() if memory is None else memory, "batches")
+        self._ring = Ring(PREFETCH * workers, NO_LIMIT if memory is None else memory, "batches")
         self._tickets: dict[int, Ticket | None] = {}
         self._due = first
         self._next = first
