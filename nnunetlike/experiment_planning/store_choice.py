@@ -1,7 +1,8 @@
 """What preprocessed cases are stored as: what the user asks for, or what suits the machine.
 
 A patch is read soonest from memory-mapped arrays, as long as the system keeps them in memory. Where
-it cannot, or the disk has no room for them, compressed bricks are smaller. Measurements are in
+it cannot, or the disk has no room for them, compressed bricks are smaller. Little data are packed,
+and unpacked for training, within seconds; they stay as nnU-Net v1 reads them. Measurements are in
 docs/decisions/0012-form-of-preprocessed-cases.md.
 """
 
@@ -16,6 +17,9 @@ from nnunetlike.experiment_planning.disk_need import DiskNeed
 
 SHARE_OF_MEMORY = 0.5
 """Of this machine's memory that cases may fill; the rest is for networks and workers."""
+
+LITTLE = 2**30
+"""Bytes of uncompressed cases that are packed and unpacked as v1 does: some 10 s of one core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,8 @@ def _suited(need: DiskNeed, machine: Machine) -> Choice:
     stays = machine.memory is None or need.largest <= SHARE_OF_MEMORY * machine.memory
     memory = "memory" if machine.memory is None else f"{in_words(machine.memory)} memory"
     largest = f"the {in_words(need.largest)} of the largest stage"
+    if need.unpacked <= LITTLE and stays and need.packed + need.unpacked <= machine.disk:
+        return Choice("npz", f"as nnU-Net v1 has them, since all are {in_words(need.unpacked)}")
     if fits and stays:
         return Choice("npy", f"uncompressed, since {largest} stay in half of {memory}")
     why = (

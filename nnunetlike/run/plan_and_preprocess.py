@@ -114,7 +114,8 @@ def build_parser() -> CommandParser:
         help="what preprocessed cases are stored as: npz (compressed, what nnU-Net v1 reads; "
         "training unpacks it), npy (memory-mapped), blosc2 (compressed, read by parts; needs "
         'pip install "nnunetlike[blosc2]"), fp16 (as npy, half the size, rounds images). auto: as '
-        "the cases that are there, else npy, or blosc2 where memory or disk are too small for it",
+        "the cases that are there; else npz for little data, npy, or blosc2 where memory or disk "
+        "are too small for that",
     )
     processes = default_processes()
     parser.add_argument(

@@ -139,7 +139,7 @@ def stage(home: Path) -> CaseStore:
 
 
 def times(store: CaseStore) -> dict[str, int]:
-    return {c: (store.folder / f"{c}.npy").stat().st_mtime_ns for c in store.case_ids()}
+    return {c: (store.folder / f"{c}.npz").stat().st_mtime_ns for c in store.case_ids()}
 
 
 @pytest.fixture
@@ -229,13 +229,13 @@ def test_only_truncated_files_are_made_again_each_named_with_the_reason(
     assert preprocess() == 0
     before = times(stage(home))
     cropped = home / "raw" / "nnUNet_cropped_data" / TASK
-    for path in (stage(home).folder / "c.npy", stage(home).folder / "d.pkl", cropped / "a.npz"):
+    for path in (stage(home).folder / "c.npz", stage(home).folder / "d.pkl", cropped / "a.npz"):
         path.write_bytes(path.read_bytes()[:-40])
     assert preprocess() == 0
     said = capsys.readouterr().out
     name = stage(home).folder.name
     assert "cropping: made again, since a.npz is truncated: a" in said
-    assert f"{name}: made again, since c.npy is truncated or damaged: c" in said
+    assert f"{name}: made again, since c.npz is truncated or damaged: c" in said
     assert f"{name}: made again, since d.pkl is truncated or damaged: d" in said
     after = times(stage(home))
     assert {case for case in CASES if after[case] != before[case]} == {"c", "d"}

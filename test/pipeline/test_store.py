@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from nnunetlike.core.resources import Space
 from nnunetlike.data.store import FORMS, SUFFIXES, CaseStore, Form
+from nnunetlike.experiment_planning import store_choice
 from nnunetlike.run import clean, plan_and_preprocess, plot_task_pngs, run_training
 
 TASK = "Task703_Forms"
@@ -104,6 +105,20 @@ def test_training_and_validation_are_the_same_from_every_exact_form(raw: Path) -
     np.testing.assert_allclose(found["fp16"][0], found["npz"][0], rtol=1e-2)
 
 
+@pytest.fixture
+def no_longer_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the tiny task for more than is packed as v1 does."""
+    monkeypatch.setattr(store_choice, "LITTLE", 0)
+
+
+def test_little_data_are_stored_as_v1_does(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan() == 0
+    said = capsys.readouterr().out
+    assert "stored as npz (as nnU-Net v1 has them, since all are 90.0 KiB)" in said
+    assert suffixes(raw) == {".npz", ".pkl"}
+
+
+@pytest.mark.usefixtures("no_longer_little")
 def test_the_default_is_mapped_arrays_and_needs_no_unpacking(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +177,7 @@ def test_npz_that_cannot_be_unpacked_is_warned_of(
     assert "warning: training cannot unpack all of them" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_longer_little")
 def test_a_form_that_was_chosen_stays_until_another_is_asked_for(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +198,7 @@ def test_a_form_that_was_chosen_stays_until_another_is_asked_for(
     assert "2 of 2 cases are there and have not changed since" in said
 
 
+@pytest.mark.usefixtures("no_longer_little")
 def test_a_folder_of_mixed_forms_is_trained_from_and_then_made_one(raw: Path) -> None:
     assert plan("--store", "npz") == 0
     store = stage(raw)

@@ -20,7 +20,6 @@ from PIL import Image
 from nnunetlike.core.serialization import load_pickle
 from nnunetlike.data.films import read_film
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import CaseStore
 from nnunetlike.inference.model_bundle import load_bundle
 from nnunetlike.inference.predict import predict_case
 from nnunetlike.inference.settings import PredictionSettings
@@ -169,8 +168,10 @@ def test_a_sidecar_that_is_no_description_is_an_error(
 def test_both_directions_are_averaged(home: Path) -> None:
     assert predict(home, "-z", "--bidirectional") == 0
     bundle = load_bundle(home / "results/nnUNet/video2d" / TASK / "GDKVMTrainer__nnUNetPlansv2.1")
-    folder = home / "preprocessed" / TASK / "nnUNetData_plans_v2.1_video2D_stage0"
-    case = CaseStore(folder).load("patient0000_4CH")[:-1]
+    case = np.load(
+        home / "preprocessed" / TASK
+        / "nnUNetData_plans_v2.1_video2D_stage0" / "patient0000_4CH.npz"
+    )["data"][:-1]  # fmt: skip
     settings = PredictionSettings(device=torch.device("cpu"))
     forward = predict_case(bundle, case, settings)
     backward = predict_case(bundle, np.ascontiguousarray(case[:, ::-1]), settings)[:, ::-1]

@@ -36,6 +36,15 @@ def test_what_fits_disk_and_memory_is_mapped_and_the_rest_in_bricks(
     assert reason in choice.reason
 
 
+def test_little_data_stay_as_v1_reads_them_where_they_can_be_unpacked() -> None:
+    little = DiskNeed(packed=300, bricks=200, unpacked=1000, largest=600)
+    assert choose_form(None, (), little, AMPLE).form == "npz"
+    assert choose_form(None, (), little, replace(AMPLE, disk=1299)).form == "npy"
+    assert choose_form(None, (), little, replace(AMPLE, disk=999)).form == "blosc2"
+    assert choose_form(None, (), little, replace(AMPLE, memory=1199)).form == "blosc2"
+    assert choose_form(None, (), replace(little, unpacked=GIB + 1), AMPLE).form == "npy"
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_asked_for_is_taken(form: Form) -> None:
     for machine in (AMPLE, LITTLE_MEMORY, LITTLE_DISK):
