@@ -106,4 +106,4 @@ def test_no_threads_are_started_for_a_patch(file: Path) -> None:
     before = len(list(tasks.iterdir()))
     for _ in range(3):
         open_bricks(file)[:]
-    assert len(list(tasks.iterdir())) == before
+    assert len(list(tasks.iterdir())) <= before
