@@ -136,6 +136,7 @@ class Row:
     ours_s: float | None = None
     target: float | None = None
     room: float | None = None
+    peak_share: float | None = None
     limit_s: float | None = None
     agreement: str = ""
     ours_peak: int | None = None
@@ -159,11 +160,21 @@ class Row:
         return None if not self.limit_s or not self.ours_s else self.limit_s / self.ours_s
 
     @property
+    def share_of_peak(self) -> float | None:
+        """Our peak as a share of theirs."""
+        known = self.ours_peak is not None and self.theirs_peak
+        return float(self.ours_peak) / float(self.theirs_peak) if known else None  # type: ignore[arg-type]
+
+    @property
     def met(self) -> bool | None:
         """Whether target and room are kept; None where nothing is wanted or was measured."""
         judged = [
             found >= wanted
-            for found, wanted in ((self.ratio, self.target), (self.room, self.ours_peak))
+            for found, wanted in (
+                (self.ratio, self.target),
+                (self.room, self.ours_peak),
+                (self.peak_share, self.share_of_peak),
+            )
             if found is not None and wanted is not None
         ]
         return all(judged) if judged else None
@@ -251,7 +262,7 @@ class Bench:
                 self.say(f"{stage.name}{f' against {peer}' if peer else ''} …")
                 row = Row(
                     stage=stage.name, title=stage.title, peer=peer or "none", clock=stage.clock,
-                    measures=stage.measures, room=stage.room,
+                    measures=stage.measures, room=stage.room, peak_share=stage.peak_share,
                     target=stage.targets.get(peer) if size == "full" else None,
                 )  # fmt: skip
                 try:

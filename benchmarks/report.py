@@ -33,8 +33,17 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if row.share_of_limit is None else f"{100 * row.share_of_limit:.3g} %",
         row.agreement,
         mebibytes(row.theirs_peak),
-        mebibytes(row.ours_peak) + (" of " + mebibytes(row.room) if row.room else ""),
+        mebibytes(row.ours_peak) + _allowed(row),
     )
+
+
+def _allowed(row: Row) -> str:
+    """Return what the peak may be, where that is limited."""
+    if row.room and row.ours_peak is not None:
+        return f" of {mebibytes(row.room)}"
+    if row.peak_share and row.share_of_peak is not None:
+        return f" ({row.share_of_peak:.2f} of theirs, wanted {row.peak_share:g})"
+    return ""
 
 
 def seconds(value: float | None) -> str:

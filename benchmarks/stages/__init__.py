@@ -63,6 +63,9 @@ class Stage:
     room: float | None = None
     """Most bytes that our peak may lie above the baseline."""
 
+    peak_share: float | None = None
+    """Most that our peak may be as a share of theirs."""
+
     once: bool = False
     """Too long for repetitions: the run whose result is compared is also the one that is timed."""
 

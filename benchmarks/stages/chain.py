@@ -109,7 +109,7 @@ def _preprocess(name: str, size: Params, *, default: bool) -> Stage:
     return Stage(
         name=name, title=f"plan_and_preprocess, 2 CT cases {extent}", make=write_task,
         sizes={"full": size, "tiny": TINY}, targets={"v1": 10, "v2": 10},
-        agree={"v1": _prepared}, clock="wall", once=True, default=default,
+        agree={"v1": _prepared}, clock="wall", once=True, peak_share=0.5, default=default,
         note="one process each; all configurations; v2's plans differ, so its arrays do",
     )  # fmt: skip
 

@@ -66,6 +66,8 @@ def test_a_target_is_missed_by_time_or_by_room() -> None:
     assert row(ours_s=1.0, theirs_s=5.0, target=4.0).met is True
     assert row(ours_s=1.0, theirs_s=3.0, target=4.0).met is False
     assert row(ours_s=1.0, theirs_s=5.0, target=4.0, room=10.0, ours_peak=20).met is False
+    assert row(ours_peak=6, theirs_peak=10, peak_share=0.5).met is False
+    assert row(ours_peak=4, theirs_peak=10, peak_share=0.5).met is True
     assert row(ours_s=1.0, theirs_s=5.0).met is None
 
 
