@@ -185,6 +185,18 @@ class Row:
         return {**asdict(self), **derived}
 
 
+def _row(stage: Stage, peer: str, *, wanted: bool) -> Row:
+    """Return an empty row; what is wanted is so of full inputs only."""
+    row = Row(
+        stage=stage.name, title=stage.title, peer=peer or "none", clock=stage.clock,
+        measures=stage.measures,
+    )  # fmt: skip
+    if wanted:
+        row.target, row.room = stage.targets.get(peer), stage.room
+        row.peak_share = stage.peak_share
+    return row
+
+
 def interleaved(
     ours: Callable[[int], float],
     theirs: Callable[[int], float],
@@ -260,11 +272,7 @@ class Bench:
             ]
             for peer in names or [""]:
                 self.say(f"{stage.name}{f' against {peer}' if peer else ''} …")
-                row = Row(
-                    stage=stage.name, title=stage.title, peer=peer or "none", clock=stage.clock,
-                    measures=stage.measures, room=stage.room, peak_share=stage.peak_share,
-                    target=stage.targets.get(peer) if size == "full" else None,
-                )  # fmt: skip
+                row = _row(stage, peer, wanted=size == "full")
                 try:
                     self._compare(stage, folder, row, peer)
                 except StageError as error:
