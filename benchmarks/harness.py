@@ -130,6 +130,7 @@ class Row:
     stage: str
     title: str
     peer: str
+    note: str = ""
     clock: str = "cpu"
     measures: str = "time"
     theirs_s: float | None = None
@@ -189,7 +190,7 @@ def _row(stage: Stage, peer: str, *, wanted: bool) -> Row:
     """Return an empty row; what is wanted is so of full inputs only."""
     row = Row(
         stage=stage.name, title=stage.title, peer=peer or "none", clock=stage.clock,
-        measures=stage.measures,
+        measures=stage.measures, note=stage.note,
     )  # fmt: skip
     if wanted:
         row.target, row.room = stage.targets.get(peer), stage.room

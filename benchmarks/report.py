@@ -80,6 +80,9 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     lines = [*head(about, lambda text: f"- {text}"), ""]
     body = [HEAD, *[("---",) * len(HEAD)], *map(cells, rows)]
     lines += [f"| {' | '.join(line)} |" for line in body]
+    stages = {row.stage: f"- {row.stage}: {row.title}" + ("" if not row.note else f"; {row.note}")
+              for row in rows}  # fmt: skip
+    lines += ["", *stages.values()]
     return "\n".join(lines) + "\n"
 
 
