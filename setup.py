@@ -63,8 +63,10 @@ setup(
         "tqdm>=4.65",
         "numba>=0.60",
         "connected-components-3d>=3.14",
+        "isal>=1.6",
     ],
     extras_require={
+        "blosc2": ["blosc2>=4.14"],
         "dask": ["distributed>=2024.1"],
         "fla": ["fla-core>=0.6"],
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],

@@ -10,3 +10,6 @@ echo "== ruff" && ruff check . && ruff format --check .
 echo "== mypy" && mypy
 echo "== pytest"
 python -m pytest -m "not gpu" -n 2 --dist loadscope --timeout 600 --durations 15 -q "$@"
+if [ $# -eq 0 ]; then
+    echo "== benchmarks" && python -m benchmarks --quick
+fi

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nnunetlike.core.errors import DataError
@@ -20,13 +21,16 @@ from nnunetlike.core.serialization import load_pickle
 CHUNK = 2**20
 PICTURES = (".png", ".jpg", ".jpeg")
 ZIPS = (".npz", ".zip")
+BRICKS = ".b2nd"
+BRICKS_MAGIC = b"b2frame\0"
 
 
 def unpacked_size(path: Path) -> int:
     """Return about how many bytes a file holds after decompression, without reading it all.
 
-    gzip tells the size modulo 4 GiB, zip archives list it, and pictures tell their pixels. Other
-    files count as they are; so does one that is damaged, 0 when it is missing.
+    gzip tells the size modulo 4 GiB, zip archives list it, pictures tell their pixels, arrays of
+    blosc2 the size of their bricks. Other files count as they are; so does one that is damaged, 0
+    when it is missing.
     """
     try:
         size = path.stat().st_size
@@ -34,6 +38,8 @@ def unpacked_size(path: Path) -> int:
             return _gzip_size(path, size)
         if path.suffix.lower() in PICTURES:
             return _picture_size(path)
+        if path.suffix == BRICKS:
+            return _frame_sizes(path)[1] or size
         if path.suffix in ZIPS:
             with zipfile.ZipFile(path) as archive:
                 return sum(member.file_size for member in archive.infolist())
@@ -47,7 +53,8 @@ def unpacked_size(path: Path) -> int:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a file, or None if it is whole; compressed files are read through.
 
-    Knows `.gz`, `.npz` and `.pkl`; of other files it only tells that they are missing or empty.
+    Knows `.gz`, `.npz` and `.pkl`; of `.npy` and `.b2nd` whether they are as long as they say. Of
+    other files it only tells that they are missing or empty.
     """
     if not path.is_file():
         return "is missing"
@@ -63,7 +70,11 @@ def damage(path: Path) -> str | None:
                     return f"is damaged (at {broken})"
         elif path.suffix == ".pkl":
             load_pickle(path)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, DataError):
+        elif path.suffix == ".npy":
+            np.load(path, mmap_mode="r", allow_pickle=False)
+        elif path.suffix == BRICKS and _frame_sizes(path)[0] != path.stat().st_size:
+            return "is truncated or damaged"
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, DataError):
         return "is truncated or damaged"
     return None
 
@@ -75,6 +86,18 @@ def _gzip_size(path: Path, packed: int) -> int:
     while size < packed - 64:  # the true size is larger by a multiple of 4 GiB
         size += 2**32
     return size
+
+
+def _frame_sizes(path: Path) -> tuple[int, int]:
+    """Return the bytes that a file of blosc2 has and unpacks to; zeros where it is none.
+
+    Source: C-Blosc2's README_CFRAME_FORMAT.rst.
+    """
+    with path.open("rb") as stream:
+        header = stream.read(38)
+    if header[2:10] != BRICKS_MAGIC or len(header) < 38:
+        return 0, 0
+    return int.from_bytes(header[16:24], "big"), int.from_bytes(header[30:38], "big")
 
 
 def _picture_size(path: Path) -> int:

@@ -22,7 +22,7 @@ from nnunetlike.core.system_errors import existing_parent
 
 ROOT = Path("/")
 NO_LIMIT = 2**60
-"""cgroup v1 writes a number near 2^63 where there is no limit."""
+"""Bytes that nothing has; cgroup v1 writes a number near 2^63 where there is no limit."""
 
 
 @dataclass(frozen=True)

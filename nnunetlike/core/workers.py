@@ -1,8 +1,8 @@
 """Worker processes that may die: every call ends with a result or with an error that says all.
 
 Each worker has a pipe of its own and one call at a time, so it is known whose call was in hand when
-a process dies, and the others go on. Nothing travels through shared memory and nothing needs a
-semaphore, so `/dev/shm` does not matter. There is no thread on this side: the owner of a pool
+a process dies, and the others go on. Nothing needs a semaphore or a file in `/dev/shm`; large
+arrays can bypass the pipe, see `core.ring`. There is no thread on this side: the owner of a pool
 collects what has ended when it asks for it. A worker ends when its owner says so, when its owner
 is gone, however that ended, or, if it does not obey, by a signal that cannot be refused. What a
 call logs comes with its answer and is logged here; a worker has no console and no log file.

@@ -1,6 +1,11 @@
-"""Arrays of cases on disk: `ID.npz` (compressed, key `data`), `ID.npy` (unpacked), `ID.pkl`.
+"""Arrays of cases on disk, in one of four forms, and their properties (`ID.pkl`).
 
 A preprocessed case is one float32 array (C + 1, D, H, W): the image channels, then the label.
+
+- `npz`: `ID.npz`, compressed, with the key `data`, and `ID.npy` once it is unpacked; v1's form.
+- `npy`: `ID.npy` alone, memory-mapped.
+- `blosc2`: `ID.b2nd`, in compressed bricks.
+- `fp16`: `ID.npy` alone, of 16 bits a value. Images are rounded; labels stay exact.
 """
 
 from __future__ import annotations
@@ -9,16 +14,27 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle
-from nnunetlike.core.typing import FloatArray
+from nnunetlike.core.typing import FloatArray, Size
+from nnunetlike.data.bricks import BrickedArray, open_bricks, save_bricks, unreadable
 from nnunetlike.data.record import CaseRecord
 
 COMPRESSION_LEVEL = 1
 """zlib's level of packed files: floats gain little from more."""
+
+EXACT_IN_FP16 = 2048
+"""Up to here float16 holds every integer."""
+
+Form = Literal["npz", "npy", "blosc2", "fp16"]
+FORMS: tuple[Form, ...] = get_args(Form)
+SUFFIXES: dict[Form, str] = {"npz": ".npz", "npy": ".npy", "blosc2": ".b2nd", "fp16": ".npy"}
+ARRAY_SUFFIXES = (".npz", ".npy", ".b2nd")
+"""Where a case has several, the first is what it was written to."""
 
 
 def save_npz(
@@ -48,29 +64,77 @@ def load_npz(path: Path, key: str = "data") -> FloatArray:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); delete it and run the step that made it again"
-        ) from None
+        raise unreadable(path, error) from None
+
+
+def save_npy(path: Path, array: FloatArray) -> None:
+    """Write an array as npy, whole or not at all."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
 
 
 @dataclass(frozen=True)
 class CaseStore:
-    """A folder of cases in v1's layout."""
+    """A folder of cases. Each is read in the form it has; a folder may mix them."""
 
     folder: Path
+    form: Form = "npz"
+    """What `write` stores a case as."""
+
+    patch_size: Size = (64, 64, 64)
+    """What will be read at a time, (D, H, W) or (H, W), which bricks are shaped for."""
 
     def case_ids(self) -> list[str]:
-        """Return the identifiers of all complete cases (npz and pkl), sorted as text."""
-        return sorted(p.stem for p in self.folder.glob("*.npz") if p.with_suffix(".pkl").is_file())
+        """Return the identifiers of all complete cases (array and pkl), sorted as text."""
+        return sorted(p.stem for p in self.folder.glob("*.pkl") if self.array_file(p.stem))
 
     def holds(self, case_id: str) -> bool:
         """Tell whether both files of a case exist."""
-        return (self.folder / f"{case_id}.npz").is_file() and self._properties(case_id).is_file()
+        return self.array_file(case_id) is not None and self._properties(case_id).is_file()
+
+    def array_file(self, case_id: str) -> Path | None:
+        """Return the file that a case's array was written to; None if there is none."""
+        paths = (self.folder / f"{case_id}{suffix}" for suffix in ARRAY_SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+    def form_of(self, case_id: str) -> Form:
+        """Return what a case is stored as.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        path = self.array_file(case_id) or self.folder / f"{case_id}{SUFFIXES[self.form]}"
+        if path.suffix == ".npy":
+            return "fp16" if _mapped(path).dtype == np.float16 else "npy"
+        return "npz" if path.suffix == ".npz" else "blosc2"
 
     def write(self, case_id: str, data: FloatArray, record: CaseRecord) -> None:
-        """Write a case; the properties come last, so a half-written case does not count."""
-        save_npz(self.folder / f"{case_id}.npz", {"data": data})
+        """Write a case in place of what there was of it, in whatever form.
+
+        The old properties go first and the new ones come last, so a half-written case counts for
+        none.
+
+        Raises:
+            DataError: values do not fit the form.
+            UsageError: what writes the form is not installed.
+        """
+        self._properties(case_id).unlink(missing_ok=True)
+        target = self.folder / f"{case_id}{SUFFIXES[self.form]}"
+        if self.form == "npz":
+            save_npz(target, {"data": data})
+        elif self.form == "blosc2":
+            save_bricks(target, data, self.patch_size)
+        else:
+            save_npy(target, data if self.form == "npy" else _rounded(data, case_id))
+        self.remove_arrays(case_id, keep=target)
         self.write_record(case_id, record)
+
+    def remove_arrays(self, case_id: str, keep: Path | None = None) -> None:
+        """Delete what there is of a case's array, in whatever form, but for one file."""
+        for suffix in ARRAY_SUFFIXES:
+            path = self.folder / f"{case_id}{suffix}"
+            if path != keep:
+                path.unlink(missing_ok=True)
 
     def write_record(self, case_id: str, record: CaseRecord) -> None:
         """Write the properties of a case."""
@@ -81,24 +145,58 @@ class CaseStore:
         return CaseRecord.from_v1(load_pickle(self._properties(case_id)))
 
     def load(self, case_id: str, *, unpacked: bool = True) -> FloatArray:
-        """Return the array of a case, memory-mapped read-only when it was unpacked."""
-        unpacked_path = self.folder / f"{case_id}.npy"
-        if unpacked and unpacked_path.is_file():
-            return np.asanyarray(np.load(unpacked_path, mmap_mode="r", allow_pickle=False))
-        return load_npz(self.folder / f"{case_id}.npz")
+        """Return the array of a case, memory-mapped read-only where that can be.
+
+        Args:
+            case_id: the case.
+            unpacked: take `ID.npy` where a case that is stored as npz was unpacked.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        found = self.open(case_id, unpacked=unpacked)
+        return found[:] if isinstance(found, BrickedArray) else found
+
+    def open(self, case_id: str, *, unpacked: bool = True) -> FloatArray | BrickedArray:
+        """Return as `load` the array of a case, but one in bricks unread, to take slices of it."""
+        packed, plain, bricks = (self.folder / f"{case_id}{end}" for end in ARRAY_SUFFIXES)
+        if plain.is_file() and (unpacked or not packed.is_file()):
+            return _mapped(plain)
+        return open_bricks(bricks) if bricks.is_file() else load_npz(packed)
 
     def is_unpacked(self, case_id: str) -> bool:
-        """Tell whether `ID.npy` exists and is no older than `ID.npz`."""
+        """Tell whether a case can be read in parts: only an npz needs a current `ID.npy` for it."""
         packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
+        if not packed.is_file():
+            return True
         return target.is_file() and target.stat().st_mtime_ns >= packed.stat().st_mtime_ns
 
     def unpack(self, case_id: str) -> None:
         """Write `ID.npy` beside `ID.npz` unless a current one is there."""
-        if self.is_unpacked(case_id):
-            return
-        packed, target = self.folder / f"{case_id}.npz", self.folder / f"{case_id}.npy"
-        with atomic_path(target) as temporary:
-            np.save(temporary, load_npz(packed))
+        if not self.is_unpacked(case_id):
+            save_npy(self.folder / f"{case_id}.npy", load_npz(self.folder / f"{case_id}.npz"))
 
     def _properties(self, case_id: str) -> Path:
         return self.folder / f"{case_id}.pkl"
+
+
+def _mapped(path: Path) -> FloatArray:
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError, OSError) as error:
+        raise unreadable(path, error) from None
+
+
+def _rounded(data: FloatArray, case_id: str) -> FloatArray:
+    """Return a case (C + 1, D, H, W) with 16 bits a value.
+
+    Raises:
+        DataError: its labels would not stay exact, or its image is beyond the range.
+    """
+    label, largest = float(np.abs(data[-1]).max()), float(np.abs(data[:-1]).max())
+    if label > EXACT_IN_FP16 or largest > float(np.finfo(np.float16).max):
+        what = f"label {label:.0f}" if label > EXACT_IN_FP16 else f"image value {largest:g}"
+        raise DataError(
+            f"{case_id}: its {what} does not fit 16 bits. Preprocess with another --store than fp16"
+        )
+    return data.astype(np.float16)

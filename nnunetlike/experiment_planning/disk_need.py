@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetlike.data.bricks import brick_bytes, has_blosc2
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import COMPRESSION_LEVEL, CaseStore
+from nnunetlike.data.store import COMPRESSION_LEVEL, CaseStore, Form
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing.cropping import Cropped
 from nnunetlike.preprocessing.pipeline import load_cropped, stacked
@@ -25,13 +26,36 @@ class DiskNeed:
     """Bytes of preprocessed cases."""
 
     packed: int
-    """The npz files that preprocessing writes; an estimate."""
+    """As npz; an estimate."""
+
+    bricks: int
+    """In blosc2's bricks; an estimate."""
 
     unpacked: int
-    """The npy files that training adds; exact but for their headers."""
+    """As npy, or unpacked from npz; exact but for their headers."""
+
+    largest: int
+    """Of these, those of the largest stage, which a training reads over and over."""
 
     def __add__(self, other: DiskNeed) -> DiskNeed:
-        return DiskNeed(self.packed + other.packed, self.unpacked + other.unpacked)
+        return DiskNeed(
+            packed=self.packed + other.packed,
+            bricks=self.bricks + other.bricks,
+            unpacked=self.unpacked + other.unpacked,
+            largest=max(self.largest, other.largest),
+        )
+
+    def of(self, form: Form) -> int:
+        """Return what preprocessing writes in a form."""
+        return {
+            "npz": self.packed,
+            "npy": self.unpacked,
+            "blosc2": self.bricks,
+            "fp16": self.unpacked // 2,
+        }[form]
+
+
+NOTHING = DiskNeed(packed=0, bricks=0, unpacked=0, largest=0)
 
 
 def disk_need(plans: Plans, cropped: CaseStore) -> DiskNeed:
@@ -42,7 +66,7 @@ def disk_need(plans: Plans, cropped: CaseStore) -> DiskNeed:
         cropped: its cropped cases; some slices of up to three are preprocessed and compressed to
             see how much that saves.
     """
-    return sum((_stage_need(plans, stage, cropped) for stage in plans.stages), DiskNeed(0, 0))
+    return sum((_stage_need(plans, stage, cropped) for stage in plans.stages), NOTHING)
 
 
 def _stage_need(plans: Plans, number: int, cropped: CaseStore) -> DiskNeed:
@@ -51,8 +75,9 @@ def _stage_need(plans: Plans, number: int, cropped: CaseStore) -> DiskNeed:
     unpacked = voxels * (plans.num_channels + 1) * 4
     ids = list(plans.fingerprint.size_reductions)
     chosen = sorted({len(ids) // 3, len(ids) // 2, 2 * len(ids) // 3})
-    shares = [_packed_share(preprocessor, *load_cropped(cropped, ids[i])) for i in chosen]
-    return DiskNeed(packed=round(unpacked * float(np.mean(shares))), unpacked=unpacked)
+    shares = [_packed_shares(preprocessor, *load_cropped(cropped, ids[i])) for i in chosen]
+    packed, bricks = np.round(unpacked * np.mean(shares, axis=0))
+    return DiskNeed(packed=int(packed), bricks=int(bricks), unpacked=unpacked, largest=unpacked)
 
 
 def _shapes(plans: Plans, preprocessor: Preprocessor) -> Iterable[tuple[int, int, int]]:
@@ -65,8 +90,14 @@ def _shapes(plans: Plans, preprocessor: Preprocessor) -> Iterable[tuple[int, int
         yield resampled_shape((depth, height, width), (a, b, c), target)
 
 
-def _packed_share(preprocessor: Preprocessor, case: Cropped, record: CaseRecord) -> float:
-    """Return compressed over plain bytes of the middle slices of a case, preprocessed."""
+def _packed_shares(
+    preprocessor: Preprocessor, case: Cropped, record: CaseRecord
+) -> tuple[float, float]:
+    """Return compressed over plain bytes of the middle slices of a case, preprocessed.
+
+    First as npz, then in bricks; these are a little smaller, and count as much where blosc2 is not
+    installed.
+    """
     depth, height, width = case.label.shape
     slices = max(1, min(depth, SAMPLED_VOXELS // (height * width)))
     first = (depth - slices) // 2
@@ -76,5 +107,8 @@ def _packed_share(preprocessor: Preprocessor, case: Cropped, record: CaseRecord)
         box=case.box,
     )
     prepared = preprocessor.apply(part, record, sample_classes=False)
-    plain = stacked(prepared.image, prepared.label).tobytes()
-    return len(zlib.compress(plain, COMPRESSION_LEVEL)) / len(plain)
+    data = stacked(prepared.image, prepared.label)
+    packed = len(zlib.compress(data.tobytes(), COMPRESSION_LEVEL)) / data.nbytes
+    if not has_blosc2():
+        return packed, packed
+    return packed, len(brick_bytes(data, preprocessor.stage_plan.patch_size)) / data.nbytes

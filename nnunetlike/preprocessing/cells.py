@@ -1,20 +1,23 @@
-"""Rows of a new label map between four rows of an old one: what is plain, and what is mixed.
+"""A new label map between the voxels of an old one: what is plain, and what is mixed.
 
 Where the eight voxels around a new one have the same value, no interpolation is needed. Such
-voxels come in runs, found once for all new rows between the same four old ones.
+voxels come in runs, found once for all new rows between the same four old ones. Elsewhere the
+weights of the voxels around are added label by label.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.typing import IntArray, LabelMap
-from nnunetlike.preprocessing.taps import Indices, LinearTaps
+from nnunetlike.preprocessing.taps import Indices, LinearTaps, Weights
 
+T = TypeVar("T")
+Eight: TypeAlias = tuple[T, T, T, T, T, T, T, T]
 AGREES, CONTINUES = 1, 2
 
 
@@ -88,3 +91,25 @@ def fill_plain(
         mixed[count] = k
         count += 1
     return count
+
+
+@compiled
+def largest_half(labels: LabelMap | Eight[int], weights: Weights | Eight[float]) -> int:
+    """Return the largest of a few labels whose weights reach 1/2 together, or 0.
+
+    Args:
+        labels: of the voxels around, in the order in which weights are to be added.
+        weights: of the same voxels.
+    """
+    best, found = 0, False
+    for p in range(len(labels)):
+        value = labels[p]
+        if found and value <= best:
+            continue
+        total = 0.0
+        for q in range(len(labels)):
+            if labels[q] == value:
+                total += weights[q]
+        if total >= 0.5:
+            best, found = int(value), True
+    return best

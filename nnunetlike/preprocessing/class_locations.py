@@ -17,7 +17,11 @@ MOST = 10000
 LEAST_SHARE = 0.01
 """Share of a class that is drawn at least."""
 
+AT_ONCE = 2**18
+"""Random numbers that are drawn together."""
+
 Locations = npt.NDArray[np.int64]
+RawNumbers = npt.NDArray[np.uint32]
 
 
 def sample_class_locations(label: LabelMap, classes: Sequence[int]) -> dict[int, Locations]:
@@ -61,17 +65,62 @@ def _count_of(counts: IntArray, slot: int) -> int:
 
 
 def _draw(total: int, random: np.random.RandomState) -> Locations:
-    """Return which of `total` voxels, counted in C order, are taken."""
+    """Return which of `total` voxels, counted in C order, are taken.
+
+    These are the numbers of `random.choice(total, size, replace=False)`, which shuffles all and
+    takes the first. No step of the shuffle takes less than one raw number, so never are more drawn
+    than it uses, and `random` is left as `choice` leaves it.
+    """
     if total == 0:
         return np.empty(0, np.int64)
     size = max(min(total, MOST), int(np.ceil(LEAST_SHARE * total)))
-    return random.choice(total, size, replace=False).astype(np.int64)
+    order = np.arange(total, dtype=np.uint32)
+    last = total - 1
+    while last > 0:
+        raw = random.randint(0, 2**32, size=min(last, AT_ONCE), dtype=np.uint32)
+        last = _shuffle_down(order, raw, last)
+    return order[:size].astype(np.int64)
+
+
+@compiled
+def _shuffle_down(order: RawNumbers, raw: RawNumbers, last: int) -> int:
+    """Swap entries `last`, `last` - 1, ... each with a random one before it while numbers suffice.
+
+    A number is cut to the bits of the index and refused where it exceeds the index; an entry is
+    then swapped with itself, as guessing which branch is next takes longer.
+
+    Returns:
+        The entry that is next.
+    """
+    mask = 1
+    while mask < last:
+        mask = 2 * mask + 1
+    for number in raw:
+        cut = int(number) & mask
+        accepted = cut <= last
+        other = cut if accepted else last
+        order[last], order[other] = order[other], order[last]
+        last -= accepted
+        mask = mask >> 1 if last <= mask >> 1 else mask
+    return last
 
 
 @compiled
 def _count(label: LabelMap, low: int, counts: IntArray) -> None:
-    for value in label:
-        counts[value - low] += 1
+    start = 0
+    while start < len(label):
+        stop = end_of_run(label, start)
+        counts[label[start] - low] += stop - start
+        start = stop
+
+
+@compiled
+def end_of_run(label: LabelMap, start: int) -> int:
+    """Return where voxels cease to have the label of the one at `start`."""
+    value, stop = label[start], start + 1
+    while stop < len(label) and label[stop] == value:
+        stop += 1
+    return stop
 
 
 @compiled
@@ -85,12 +134,14 @@ def _collect(
 ) -> None:
     """Write the flat index of the voxel of each wanted (class, rank), ranks ascending per class."""
     ranks = np.zeros(len(next_of), np.int64)
-    for i in range(len(label)):
-        slot = label[i] - low
-        at = next_of[slot]
-        if at == end_of[slot]:
-            continue
-        if wanted[at] == ranks[slot]:
-            found[at] = i
-            next_of[slot] = at + 1
-        ranks[slot] += 1
+    start = 0
+    while start < len(label):
+        stop = end_of_run(label, start)
+        slot = label[start] - low
+        first, at = ranks[slot], next_of[slot]
+        ranks[slot] += stop - start
+        while at < end_of[slot] and wanted[at] < ranks[slot]:
+            found[at] = start + wanted[at] - first
+            at += 1
+        next_of[slot] = at
+        start = stop

@@ -28,7 +28,7 @@ class Cropped:
     """A case reduced to the box around its non-zero voxels."""
 
     image: FloatArray
-    """(C, d, h, w), float32."""
+    """(C, d, h, w), float32; the memory is that of the file's image if nothing was cut off."""
 
     label: LabelMap
     """(d, h, w), int16; -1 is outside the non-zero mask, zero within where no label was given."""
@@ -77,9 +77,8 @@ def crop_to_nonzero(image: npt.NDArray[Any], label: LabelMap | None) -> Cropped:
     classes = present_labels(inside)
     if classes[0] < OUTSIDE:
         inside[inside < OUTSIDE] = 0
-    return Cropped(
-        np.array(image[(slice(None), *window)], np.float32, order="C"), inside, box, classes
-    )
+    part = np.ascontiguousarray(image[(slice(None), *window)], np.float32)
+    return Cropped(part, inside, box, classes)
 
 
 def uncrop(label: npt.NDArray[Any], box: Box, shape: Shape3) -> npt.NDArray[Any]:
@@ -100,7 +99,10 @@ def uncrop(label: npt.NDArray[Any], box: Box, shape: Shape3) -> npt.NDArray[Any]
 
 def present_labels(label: LabelMap) -> tuple[int, ...]:
     """Return the values that occur in `label`, ascending."""
-    low, high = int(label.min()), int(label.max())
+    if label.dtype.itemsize <= 2:
+        low, high = np.iinfo(label.dtype).min, np.iinfo(label.dtype).max
+    else:
+        low, high = int(label.min()), int(label.max())
     seen = np.zeros(high - low + 1, np.bool_)
     _see(np.ascontiguousarray(label).reshape(-1), low, seen)
     return tuple((np.flatnonzero(seen) + low).tolist())
@@ -128,8 +130,12 @@ def _slices(box: Box) -> tuple[slice, slice, slice]:
 
 @compiled
 def _see(label: LabelMap, low: int, seen: BoolArray) -> None:
+    before = label[0]
+    seen[before - low] = True
     for value in label:
-        seen[value - low] = True
+        if value != before:
+            seen[value - low] = True
+            before = value
 
 
 @compiled
@@ -167,15 +173,40 @@ def _mark_body(channel: FloatArray, mask: MaskArray, limits: IntArray) -> None:
 
 @compiled
 def _flood(mask: MaskArray, stack: IntArray) -> None:
-    """Flood from the faces, run by run along the last axis; `stack` (n, 3) is scratch."""
+    """Mark what faces reach along rows, then flood what lies beside it; `stack` is scratch (n, 3).
+
+    After the first step little is left of what surrounds a body, and that is found row by row.
+    """
     depth, height, width = mask.shape
     for z in range(depth):
         for y in range(height):
-            whole = z == 0 or z == depth - 1 or y == 0 or y == height - 1
-            step = 1 if whole else max(width - 1, 1)
-            for x in range(0, width, step):
-                if mask[z, y, x] == EMPTY:
+            _fill_ends(mask[z, y])
+            if z in (0, depth - 1) or y in (0, height - 1):
+                for x in range(width):
+                    mask[z, y, x] = BODY if mask[z, y, x] == BODY else SURROUNDINGS
+    for z in range(1, depth - 1):
+        for y in range(1, height - 1):
+            row = mask[z, y]
+            a, b, c, d = mask[z - 1, y], mask[z, y - 1], mask[z, y + 1], mask[z + 1, y]
+            meet = 0
+            for x in range(width):
+                meet += (row[x] == EMPTY) & ((a[x] | b[x] | c[x] | d[x]) >= SURROUNDINGS)
+            for x in range(width if meet else 0):
+                if row[x] == EMPTY and (a[x] | b[x] | c[x] | d[x]) >= SURROUNDINGS:
                     stack = _flood_from(mask, stack, z, y, x)
+
+
+@compiled
+def _fill_ends(row: MaskArray) -> None:
+    """Mark the zeros before the first body voxel of a row and behind the last."""
+    x = 0
+    while x < len(row) and row[x] == EMPTY:
+        row[x] = SURROUNDINGS
+        x += 1
+    x = len(row) - 1
+    while x >= 0 and row[x] == EMPTY:
+        row[x] = SURROUNDINGS
+        x -= 1
 
 
 @compiled

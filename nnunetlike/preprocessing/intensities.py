@@ -12,6 +12,9 @@ from nnunetlike.plans.fingerprint import IntensityStatistics
 STRIDE = 10
 """One foreground voxel of so many is looked at."""
 
+PIECE = 64
+"""Voxels that are looked at together."""
+
 
 def foreground_sample(channel: FloatArray, label: LabelMap) -> npt.NDArray[np.float32]:
     """Return every tenth voxel of `channel` with a label above 0, in C order.
@@ -21,21 +24,34 @@ def foreground_sample(channel: FloatArray, label: LabelMap) -> npt.NDArray[np.fl
         label: (D, H, W); without foreground the result is empty.
     """
     values = np.ascontiguousarray(channel, np.float32).reshape(-1)
-    flat = np.ascontiguousarray(label).reshape(-1)
-    foreground = int(np.count_nonzero(flat > 0))
-    out = np.empty(-(-foreground // STRIDE), np.float32)
-    _collect(values, flat, out)
-    return out
+    out = np.empty(len(values) // STRIDE + 1, np.float32)
+    return out[: _collect(values, np.ascontiguousarray(label).reshape(-1), out)].copy()
 
 
 @compiled
-def _collect(values: FloatArray, label: LabelMap, out: FloatArray) -> None:
-    rank = 0
-    for i in range(len(label)):
-        if label[i] > 0:
-            if rank % STRIDE == 0:
-                out[rank // STRIDE] = values[i]
-            rank += 1
+def _collect(values: FloatArray, label: LabelMap, out: FloatArray) -> int:
+    """Write the sample and return its size, piece by piece: most are all foreground, or none."""
+    taken, skip = 0, 0
+    for start in range(0, len(label), PIECE):
+        piece = label[start : start + PIECE]
+        count = 0
+        for i in range(len(piece)):
+            count += piece[i] > 0
+        if 0 < count < len(piece):
+            for i in range(len(piece)):
+                if piece[i] > 0:
+                    if skip == 0:
+                        out[taken] = values[start + i]
+                        taken += 1
+                        skip = STRIDE
+                    skip -= 1
+        elif count > 0:
+            while skip < count:
+                out[taken] = values[start + skip]
+                taken += 1
+                skip += STRIDE
+            skip -= count
+    return taken
 
 
 def intensity_statistics(values: FloatArray) -> IntensityStatistics:
@@ -50,13 +66,26 @@ def intensity_statistics(values: FloatArray) -> IntensityStatistics:
             median=nan, mean=nan, sd=nan, mn=nan, mx=nan, percentile_99_5=nan, percentile_00_5=nan
         )
     single = np.asarray(values, np.float32)
-    low, high = np.percentile(single.astype(np.float64), (0.5, 99.5))
+    ascending = np.sort(single)
+    middle = ascending[[(len(single) - 1) // 2, len(single) // 2]]
+    missing = np.isnan(ascending[-1])
     return IntensityStatistics(
-        median=float(np.median(single)),
+        median=float("nan") if missing else float(np.mean(middle)),
         mean=float(np.mean(single)),
         sd=float(np.std(single)),
         mn=float(np.min(single)),
         mx=float(np.max(single)),
-        percentile_99_5=float(high),
-        percentile_00_5=float(low),
+        percentile_99_5=_percentile(ascending, 99.5),
+        percentile_00_5=_percentile(ascending, 0.5),
     )
+
+
+def _percentile(ascending: FloatArray, percent: float) -> float:
+    """Return `np.percentile` of sorted values in double precision; NaN if one is."""
+    if np.isnan(ascending[-1]):
+        return float("nan")
+    place = (len(ascending) - 1) * (percent / 100)
+    below = int(place)
+    low, high = (float(ascending[min(i, len(ascending) - 1)]) for i in (below, below + 1))
+    share, step = place - below, high - low
+    return low + step * share if share < 0.5 else high - step * (1 - share)

@@ -2,8 +2,9 @@
 
 Beside every folder of preprocessed cases lies `FOLDER.jsonl` with one line per case, added when
 the case is finished. It tells a hash of the part of the plans that decides, the cropped case it was
-made from, and its files. Contents are known by their size and the checksum that a zip archive
-lists, so copied folders stay valid and nothing has to be unpacked to see that it is whole.
+made from, and its files. Contents are known by their size and a checksum: that which a zip archive
+lists, of other arrays one of parts all over the file. So copied folders stay valid and no array has
+to be read through to see that it is whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,13 @@ from typing import Any
 
 from nnunetlike.core.intact import damage
 from nnunetlike.core.serialization import write_text
-from nnunetlike.data.store import CaseStore
+from nnunetlike.data.store import ARRAY_SUFFIXES, SUFFIXES, CaseStore
 
 NEW = ""
 """The reason to make a case that was not there."""
+
+PARTS, PART_BYTES = 16, 2**16
+"""How many parts of an array without checksum are looked at, and how long each is."""
 
 Mark = list[int | str]
 
@@ -99,7 +104,8 @@ class Journal:
         if entry.get("source") != _marks(self.source, case_id):
             return "the cropped case has changed"
         if entry.get("files") == _marks(self.target, case_id):
-            return None
+            form, asked = self.target.form_of(case_id), self.target.form
+            return None if form == asked else f"it is stored as {form}, not {asked}"
         found = next((f"{p.name} {d}" for p in (packed, properties) if (d := damage(p))), None)
         return found or "its files were changed"
 
@@ -114,13 +120,14 @@ class Journal:
 def remove_leftovers(store: CaseStore, case_ids: Iterable[str]) -> None:
     """Delete temporary files that a killed process left of these cases."""
     for case_id in case_ids:
-        for suffix in (".npz", ".pkl", ".npy"):
+        for suffix in (*ARRAY_SUFFIXES, ".pkl"):
             for path in store.folder.glob(f".tmp-*-{case_id}{suffix}"):
                 path.unlink(missing_ok=True)
 
 
 def _files(store: CaseStore, case_id: str) -> tuple[Path, Path]:
-    return store.folder / f"{case_id}.npz", store.folder / f"{case_id}.pkl"
+    expected = store.folder / f"{case_id}{SUFFIXES[store.form]}"
+    return store.array_file(case_id) or expected, store.folder / f"{case_id}.pkl"
 
 
 def _marks(store: CaseStore, case_id: str) -> list[Mark]:
@@ -137,11 +144,24 @@ def _size(path: Path) -> int:
 
 
 def _checksums(path: Path) -> list[int]:
+    if path.suffix != ".npz":
+        return [_sampled_checksum(path)] if path.is_file() else []
     try:
         with zipfile.ZipFile(path) as archive:
             return [member.CRC for member in archive.infolist()]
     except (OSError, zipfile.BadZipFile):
         return []
+
+
+def _sampled_checksum(path: Path) -> int:
+    """Return a checksum of parts at equal distances, the first and the last bytes among them."""
+    last = max(0, path.stat().st_size - PART_BYTES)
+    found = 0
+    with path.open("rb") as stream:
+        for part in range(PARTS):
+            stream.seek(last * part // (PARTS - 1))
+            found = zlib.crc32(stream.read(PART_BYTES), found)
+    return found
 
 
 def _digest(path: Path) -> str:

@@ -18,14 +18,11 @@ from scipy import ndimage
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
 from nnunetlike.core.typing import LabelMap
-from nnunetlike.preprocessing.cells import Reach, fill_plain, reach
+from nnunetlike.preprocessing.cells import Reach, fill_plain, largest_half, reach
 from nnunetlike.preprocessing.resampling import check_request
-from nnunetlike.preprocessing.taps import LinearTaps, Weights, linear_taps, nearest
+from nnunetlike.preprocessing.taps import LinearTaps, linear_taps, nearest
 
 Scalar = TypeVar("Scalar", bound=np.integer)
-
-SURELY_MORE = 0.5 + 1e-9
-"""A share above which no other label can reach 1/2, rounding considered."""
 
 
 def resample_label(
@@ -120,29 +117,6 @@ def _by_masks(label: LabelMap, shape: tuple[int, int, int], *, at_half: bool) ->
 
 
 @compiled
-def _largest_half(labels: LabelMap, weights: Weights) -> int:
-    """Return the largest of eight labels whose weights reach 1/2 together, or 0."""
-    best = 0
-    found = False
-    left = 0b11111111
-    for p in range(8):
-        if not (left >> p) & 1:
-            continue
-        value = int(labels[p])
-        total = 0.0
-        for q in range(p, 8):
-            if labels[q] == value:
-                total += weights[q]
-                left &= ~(1 << q)
-        if total > SURELY_MORE:
-            return value
-        if total >= 0.5 and (value > best or not found):
-            best = value
-            found = True
-    return best
-
-
-@compiled
 def _apply_corner_rule(
     label: LabelMap,
     out: LabelMap,
@@ -180,7 +154,7 @@ def _apply_corner_rule(
                 corners[4], corners[5], corners[6], corners[7] = c[x], c[y], d[x], d[y]
                 weights[0], weights[1], weights[2], weights[3] = wa * wx, wa * wy, wb * wx, wb * wy
                 weights[4], weights[5], weights[6], weights[7] = wc * wx, wc * wy, wd * wx, wd * wy
-                row[k] = _largest_half(corners, weights)
+                row[k] = largest_half(corners, weights)
 
 
 @compiled

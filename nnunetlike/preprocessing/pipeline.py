@@ -15,7 +15,7 @@ from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import Workers, process_map
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import CaseStore
+from nnunetlike.data.store import CaseStore, Form
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing.cropping import Cropped
 from nnunetlike.preprocessing.journal import NEW, Journal, remove_leftovers
@@ -33,12 +33,13 @@ def preprocess_dataset(
     case_ids: Sequence[str],
     *,
     processes: Callable[[int], Workers],
+    form: Form = "npz",
 ) -> None:
     """Write every case at every stage below `output` (`nnUNetData_plans_v2.1_stage0`, ...).
 
-    Cases that an earlier run made of the same cropped cases by the same plans are left as they are;
-    others are made, each named with the reason. Cases that are not in `case_ids` are removed, since
-    training takes what it finds.
+    Cases that an earlier run made of the same cropped cases by the same plans, and stored in the
+    same form, are left as they are; others are made, each named with the reason. Cases that are not
+    in `case_ids` are removed, since training takes what it finds.
 
     Args:
         plans: made for this data set.
@@ -46,12 +47,14 @@ def preprocess_dataset(
         output: preprocessed folder of the task.
         case_ids: cases to write.
         processes: number of worker processes, or another executor, by stage.
+        form: what the cases are stored as.
 
     Raises:
         NnunetlikeError: cases failed; all are named, and the others are done.
     """
     for stage in plans.stages:
-        target = CaseStore(output / plans.stage_folder(stage))
+        patch_size = plans.stages[stage].patch_size
+        target = CaseStore(output / plans.stage_folder(stage), form, patch_size)
         preprocessor = Preprocessor(plans, stage)
         journal = Journal(cropped, target, preprocessor.recipe)
         remove_cases(target, set(target.case_ids()) - set(case_ids))
@@ -87,8 +90,8 @@ def remove_cases(store: CaseStore, case_ids: set[str]) -> None:
     """Delete cases from a store of generated files, saying so."""
     for case_id in sorted(case_ids):
         logger.info("removing %s from %s: dataset.json lists it no more", case_id, store.folder)
-        for suffix in (".pkl", ".npz", ".npy"):
-            (store.folder / f"{case_id}{suffix}").unlink(missing_ok=True)
+        (store.folder / f"{case_id}.pkl").unlink(missing_ok=True)
+        store.remove_arrays(case_id)
 
 
 def load_cropped(store: CaseStore, case_id: str) -> tuple[Cropped, CaseRecord]:
@@ -127,6 +130,5 @@ class _CaseAtStage:
 
     def __call__(self, case_id: str) -> None:
         prepared = self.preprocessor.apply(*load_cropped(self.source, case_id))
-        (self.target.folder / f"{case_id}.npy").unlink(missing_ok=True)
         self.target.write(case_id, stacked(prepared.image, prepared.label), prepared.record)
         self.journal.add(case_id)

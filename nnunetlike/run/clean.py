@@ -99,7 +99,7 @@ def _heaps(args: argparse.Namespace, task: str) -> Iterator[Heap]:
     stages = _stages(home)
     by_default = not (args.cropped or args.preprocessed)
     if args.preprocessed:
-        files = _matching(stages, re.compile(r".+\.(npz|npy|pkl|json)"))
+        files = _matching(stages, re.compile(r".+\.(npz|npy|b2nd|pkl|json)"))
         again = "nnUNet_plan_and_preprocess makes them again"
         yield Heap(f"preprocessed cases in {home}", again, files)
     elif args.unpacked or by_default:

@@ -339,7 +339,7 @@ def _some(case_ids: Sequence[str], most: int = 3) -> str:
 
 
 def unpack(fold: Fold) -> None:
-    """Write the arrays of all cases uncompressed beside the npz, those that are not yet.
+    """Write the arrays of all cases that are stored as npz uncompressed beside it.
 
     Raises:
         ResourceError: the disk has no room for them.
@@ -351,7 +351,7 @@ def unpack(fold: Fold) -> None:
         fold.store.folder,
         sum(sizes.values()),
         f"unpacking {len(packed)} cases",
-        "train with --use_compressed_data, which is slower",
+        "train with --use_compressed_data, which is slower, or preprocess with --store blosc2",
     )
     process_map(
         fold.store.unpack,

@@ -338,7 +338,10 @@ def _step_text(process: Row) -> str:
 
 def _parts_text(process: Row, awaited: str) -> str:
     wait, compute, mean = (process[name] or 0.0 for name in ("wait_s", "compute_s", "mean_s"))
-    return f"{wait:.4f} s ({wait / mean:.0%}) waiting for {awaited}, {compute:.4f} s computing"
+    return (
+        f"{wait:.4f} s ({wait / mean:.1%}) waiting for {awaited}, "
+        f"{compute:.4f} s ({compute / mean:.1%}) computing"
+    )
 
 
 def _memory_text(process: Row) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from nnunetlike.core.errors import DataError, UsageError
 from nnunetlike.core.in_use import using
 from nnunetlike.core.parallel import Workers, default_processes
 from nnunetlike.core.paths import cropped_data, preprocessed, raw_data, task_name
-from nnunetlike.core.resources import disk_space, in_words
+from nnunetlike.core.resources import disk_space, in_words, total_memory
 from nnunetlike.core.serialization import save_pickle_with_twin
+from nnunetlike.data.bricks import has_blosc2, require_blosc2
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.doctor.examination import examine_task, refuse
 from nnunetlike.data.doctor.report import report_text
-from nnunetlike.data.store import CaseStore
-from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
+from nnunetlike.data.store import ARRAY_SUFFIXES, FORMS, CaseStore, Form
+from nnunetlike.experiment_planning.disk_need import NOTHING, disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
 from nnunetlike.experiment_planning.planners import Planner
 from nnunetlike.experiment_planning.planners.pretrained import PRETRAINED_PLANNER
+from nnunetlike.experiment_planning.store_choice import Machine, choose_form, forms_that_fit
 from nnunetlike.experiment_planning.summarize import (
     describe_fingerprint,
     describe_memory,
@@ -105,6 +108,16 @@ def build_parser() -> CommandParser:
         "called nnUNetPlansv2.1_fit6GB, for example, and trained with -p",
     )
     parser.add_argument("-no_pp", action="store_true", help="plan only, do not preprocess")
+    parser.add_argument(
+        "--store",
+        choices=("auto", *FORMS),
+        default="auto",
+        help="what preprocessed cases are stored as: npz (compressed, what nnU-Net v1 reads; "
+        "training unpacks it), npy (memory-mapped), blosc2 (compressed, read by parts; needs "
+        'pip install "nnunetlike[blosc2]"), fp16 (as npy, half the size, rounds images). auto: as '
+        "the cases that are there; else npz for little data, npy, or blosc2 where memory or disk "
+        "are too small for that",
+    )
     processes = default_processes()
     parser.add_argument(
         "-tl",
@@ -155,6 +168,8 @@ def plan_and_preprocess(args: argparse.Namespace) -> None:
     if args.folds < 2:
         raise UsageError(f"--folds is {args.folds}; a cross-validation has two folds or more")
     planners = asked_planners(args)
+    if args.store == "blosc2":
+        require_blosc2("--store blosc2")
     tasks = [_task(text) for text in args.task_ids]
     for task in tasks:
         require_kind_of_planner(task.name, args.planner_video, videos=task.has_videos)
@@ -232,10 +247,11 @@ def _plan_and_preprocess(
         for dimension, planner in planners_for(task.name, planners, fingerprint).items()
         if planner is not None
     ]
-    _check_disk(task, planned, preprocess=not args.no_pp)
+    asked = None if args.store == "auto" else args.store
+    form = _choose_form(task, planned, asked, preprocess=not args.no_pp)
     if not args.no_pp:
         for plans in planned:
-            _preprocess(task, plans, fingerprint, workers)
+            _preprocess(task, plans, fingerprint, workers, form)
 
 
 def _copy_labels(task: _Task) -> None:
@@ -287,47 +303,66 @@ def _check_room_to_crop(task: _Task) -> None:
     )
 
 
-def _check_disk(task: _Task, planned: Sequence[Plans], *, preprocess: bool) -> None:
-    """Say what the preprocessed cases take on disk.
+def _choose_form(
+    task: _Task, planned: Sequence[Plans], asked: Form | None, *, preprocess: bool
+) -> Form:
+    """Return what to store the preprocessed cases as, after saying what they take and why.
 
     Raises:
         ResourceError: they are to be written and the disk has no room for them.
     """
     cropped = CaseStore(task.cropped)
-    need = sum((disk_need(plans, cropped) for plans in planned), DiskNeed(0, 0))
-    free = disk_space(task.preprocessed).free + _replaced(task, planned)
+    need = sum((disk_need(plans, cropped) for plans in planned), NOTHING)
+    stores = [
+        CaseStore(task.preprocessed / plans.stage_folder(stage))
+        for plans in planned
+        for stage in plans.stages
+    ]
+    replaced = sum(map(_array_bytes, stores))
+    machine = Machine(
+        disk=disk_space(task.preprocessed).free + replaced,
+        memory=total_memory(),
+        has_blosc2=has_blosc2(),
+    )
+    choice = choose_form(asked, {form for store in stores for form in _forms(store)}, need, machine)
     print(
-        f"{task.name}: preprocessed cases take about {in_words(need.packed)}, and training unpacks "
-        f"them into {in_words(need.unpacked)} more; {in_words(free)} are free"
+        f"{task.name}: preprocessed cases take about {in_words(need.of(choice.form))} of "
+        f"{in_words(machine.disk)} that are free, stored as {choice.form} ({choice.reason})"
     )
     if preprocess:
+        others = forms_that_fit(need, machine)
         require_space(
             task.preprocessed,
-            need.packed - _replaced(task, planned),
+            need.of(choice.form) - replaced,
             f"{task.name}: preprocessing",
-            "plan fewer configurations (-pl2d None, -pl3d None)",
+            f"take {others}" if others else "plan fewer configurations (-pl2d None, -pl3d None)",
         )
-    if need.packed + need.unpacked > free:
+    if choice.form == "npz" and need.packed + need.unpacked > machine.disk:
         print(
-            "warning: training cannot unpack all of them; free some space, or train with "
-            "--use_compressed_data, which is slower"
+            f"warning: training cannot unpack all of them, into {in_words(need.unpacked)} more; "
+            "free some space, take --store blosc2, or train with --use_compressed_data, which is "
+            "slower"
         )
+    return choice.form
 
 
-def _replaced(task: _Task, planned: Sequence[Plans]) -> int:
-    """Return the bytes of files of an earlier run that will be written anew."""
-    folders = [
-        task.preprocessed / plans.stage_folder(stage) for plans in planned for stage in plans.stages
-    ]
+def _forms(store: CaseStore) -> Iterator[Form]:
+    """Yield the form of each case that is there and not damaged."""
+    for case in store.case_ids():
+        with suppress(DataError):  # the journal says what is damaged
+            yield store.form_of(case)
+
+
+def _array_bytes(store: CaseStore) -> int:
+    """Return the bytes of an earlier run's arrays, which will stay or be written anew."""
     return sum(
-        path.stat().st_size
-        for folder in folders
-        for suffix in ("npz", "npy")
-        for path in folder.glob(f"*.{suffix}")
+        path.stat().st_size for suffix in ARRAY_SUFFIXES for path in store.folder.glob(f"*{suffix}")
     )
 
 
-def _preprocess(task: _Task, plans: Plans, fingerprint: Fingerprint, workers: _Crew) -> None:
+def _preprocess(
+    task: _Task, plans: Plans, fingerprint: Fingerprint, workers: _Crew, form: Form
+) -> None:
     last = max(plans.stages)
     preprocess_dataset(
         plans,
@@ -335,6 +370,7 @@ def _preprocess(task: _Task, plans: Plans, fingerprint: Fingerprint, workers: _C
         task.preprocessed,
         list(fingerprint.size_reductions),
         processes=lambda stage: workers.full if stage == last else workers.low,
+        form=form,
     )
     folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
     cases = len(fingerprint.sizes)

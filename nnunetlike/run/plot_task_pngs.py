@@ -96,7 +96,7 @@ def plot(args: argparse.Namespace) -> None:
                 store.case_ids(),
                 processes=args.num_processes,
                 title="drawing",
-                cost=lambda case: 3 * unpacked_size(store.folder / f"{case}.npz"),
+                cost=lambda case: 3 * unpacked_size(store.array_file(case) or store.folder),
             )
         )
     print(f"{count} pictures are in {args.o}")
@@ -239,7 +239,7 @@ def _draw_preprocessed(
     data = store.load(case_id)
     record = store.record(case_id)
     overlay = Overlay(
-        image=data[channel],
+        image=data[channel].astype(np.float32, copy=False),
         label_maps={"reference": data[-1].astype("int16")},
         spacing=record.spacing_after_resampling or record.original_spacing,
         names=spec.labels.names,

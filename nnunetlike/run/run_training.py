@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from torch import nn
 
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.in_use import using
-from nnunetlike.core.parallel import available_cores
 from nnunetlike.core.paths import CONFIGURATIONS, DEFAULT_PLANS, LOW, parse_fold, task_name
 from nnunetlike.core.seeding import fresh_seed
 from nnunetlike.networks.transfer import LEAST_SHARE
+from nnunetlike.run.batch_workers import with_workers_that_fit, workers_asked
 from nnunetlike.run.cascade import hand_on, require_previous_stage
 from nnunetlike.run.command_line import CommandParser, run_command
 from nnunetlike.run.fold import Fold, FoldRun, resolve
@@ -28,7 +27,7 @@ from nnunetlike.run.interrupted import (
     has_checkpoint_since,
     interruption_explained,
 )
-from nnunetlike.run.launch import is_launched, launch, processes_of_this_machine, work_as_launched
+from nnunetlike.run.launch import is_launched, launch, work_as_launched
 from nnunetlike.run.performance import add_measurement_options, measure, measurement_from
 from nnunetlike.run.resume import as_restarted
 from nnunetlike.run.train_fold import find_learning_rate, load_for_validation, train
@@ -43,8 +42,6 @@ from nnunetlike.training.runtime import (
     choose_precision,
 )
 
-WORKERS_VARIABLE = "nnUNet_n_proc_DA"
-DEFAULT_WORKERS = 12
 DETERMINISTIC_SEED = 12345
 EARLY_STOPPING_EPOCHS = 100
 RECIPE_OPTIONS = ("epochs", "iterations", "val_iterations", "batch_size")
@@ -219,7 +216,7 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         seed_is_asked=args.seed is not None,
         deterministic=args.deterministic,
         fp32=args.fp32,
-        workers=_workers(args.num_workers),
+        workers=workers_asked(args.num_workers),
         use_compressed_data=args.use_compressed_data,
         keep_checkpoints=not args.disable_saving,
         continue_training=args.continue_training,
@@ -243,18 +240,6 @@ def _seed(args: argparse.Namespace) -> int:
             raise UsageError(f"--seed {args.seed}: a seed is 0 or more")
         return int(args.seed)
     return DETERMINISTIC_SEED if args.deterministic else fresh_seed()
-
-
-def _workers(asked: int | None) -> int:
-    if asked is None:
-        cores = max(1, available_cores() // processes_of_this_machine())
-        text = os.environ.get(WORKERS_VARIABLE, str(min(DEFAULT_WORKERS, cores)))
-        if not text.isdigit():
-            raise UsageError(f"{WORKERS_VARIABLE} is {text!r}; set it to a number of processes")
-        asked = int(text)
-    if asked < 0:
-        raise UsageError(f"--num_workers {asked}: give 0 or more")
-    return asked
 
 
 def execute(args: argparse.Namespace, words: Sequence[str]) -> int | None:
@@ -299,7 +284,7 @@ def train_and_validate(args: argparse.Namespace, words: Sequence[str], runtime: 
     if runtime.is_main:
         resolve(run)  # makes the splits if there are none
     runtime.meet("the splits are made")
-    fold = as_restarted(resolve(run, runtime), runtime)
+    fold = with_workers_that_fit(as_restarted(resolve(run, runtime), runtime))
     require_previous_stage(fold)
     with using(fold.dataset):
         if measurement is not None:

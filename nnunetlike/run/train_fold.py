@@ -17,6 +17,7 @@ from nnunetlike.monitoring.console import logger as console_logger
 from nnunetlike.monitoring.plot import draw_curve
 from nnunetlike.monitoring.training_log import TrainingLog
 from nnunetlike.networks.model_files import find_checkpoint, load_model_file
+from nnunetlike.run.batch_workers import how_to_wait_less, part_of_free, validation_workers
 from nnunetlike.run.cascade import unpack_previous_stage
 from nnunetlike.run.fold import Fold, unpack
 from nnunetlike.run.report import facts_of, report, why_nothing_is_learnt
@@ -34,7 +35,7 @@ from nnunetlike.training.augmentation.policies import policy_for
 from nnunetlike.training.batch_share import OwnBatches
 from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
-from nnunetlike.training.hooks.hints import ZeroDiceHint
+from nnunetlike.training.hooks.hints import WaitingHint, ZeroDiceHint
 from nnunetlike.training.hooks.monitor import Events, Monitor, Stopwatch
 from nnunetlike.training.interruption import EarlyStopping, Signals, StopFile
 from nnunetlike.training.loop import TrainLoop
@@ -49,6 +50,9 @@ from nnunetlike.training.sources.workers import stream
 logger = logging.getLogger(__name__)
 MONITORS = ("jsonl", "console", "plot")
 RANGE_TEST_EPOCHS = 4
+SHARE_OF_BATCHES = 0.2
+"""Part of the free memory that training batches may take; those for validation get half of it."""
+
 CHECKPOINTS = {"final": "model_final_checkpoint", "latest": "model_latest", "best": "model_best"}
 """Files of weights by the names that users give them."""
 
@@ -111,6 +115,7 @@ def _hooks(fold: Fold, runtime: Runtime, events: Events) -> list[Hook]:
             run=facts_to_keep(fold, runtime),
         ),
         ZeroDiceHint(lambda: why_nothing_is_learnt(fold, runtime.precision)),
+        WaitingHint(lambda: how_to_wait_less(fold)),
         StopFile(fold.folder),
         Stopwatch(events),
     ]
@@ -177,21 +182,21 @@ def batches(
     """
     run, recipe = fold.run, fold.run.recipe
     done = progress or EpochProgress()
-    workers = run.workers
-    validation_workers = max(workers // 2, 1) if workers else 0
     with ExitStack() as stack:
         training = stack.enter_context(
             stream(
                 _source(fold, validate=False),
-                workers=workers,
+                workers=run.workers,
                 first=epoch * recipe.iterations + done.train_steps,
+                memory=part_of_free(SHARE_OF_BATCHES),
             )
         )
         validation = stack.enter_context(
             stream(
                 _source(fold, validate=True),
-                workers=validation_workers,
+                workers=validation_workers(run.workers),
                 first=epoch * recipe.val_iterations + done.val_steps,
+                memory=part_of_free(SHARE_OF_BATCHES / 2),
             )
         )
         yield training, validation

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
@@ -17,6 +18,7 @@ from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import FloatArray, LabelMap
 from nnunetlike.data.geometry import IDENTITY, SLICE_THICKNESS, Geometry
 from nnunetlike.data.imageio import IMAGE_FORMATS, to_integers
+from nnunetlike.data.imageio.nifti_bytes import plain_voxels, with_shape, write_voxels
 from nnunetlike.data.imageio.nifti_nibabel import (
     is_nifti,
     is_shadowed,
@@ -65,7 +67,10 @@ class SimpleITKFormat:
                     f"{path} has {geometry.shape} voxels (D, H, W) but {paths[0]} {first.shape}; "
                     "all channels of a case must lie on one grid"
                 )
-        return np.stack([channel.astype(np.float32, copy=False) for channel in channels]), first
+        image = np.empty((len(channels), *first.shape), np.float32)
+        for target, channel in zip(image, channels, strict=True):
+            target[:] = channel
+        return image, first
 
     def read_label(self, path: Path) -> tuple[LabelMap, Geometry]:
         """Return a label map (D, H, W) of integers and its grid.
@@ -74,7 +79,7 @@ class SimpleITKFormat:
             DataError: the file cannot be read, or holds values that are not integers.
         """
         voxels, geometry = _read(path)
-        return to_integers(voxels, path), geometry
+        return np.require(to_integers(voxels, path), requirements="W"), geometry
 
     def write_label(
         self, label: LabelMap, geometry: Geometry, path: Path, like: Path | None = None
@@ -89,10 +94,12 @@ class SimpleITKFormat:
         """
         if like is not None and write_like(label, like, path):
             return
-        image = sitk.GetImageFromArray(label)
-        image.SetSpacing(geometry.itk_spacing)
-        image.SetOrigin(geometry.origin)
-        image.SetDirection(geometry.direction)
+        if is_nifti(path):
+            one = _itk_image(np.zeros((1, 1, 1), label.dtype), geometry)
+            head = with_shape(_itk_head(one), nibabel.Nifti1Header, label.shape[::-1])
+            write_voxels(head, label, path)
+            return
+        image = _itk_image(label, geometry)
         if path.name.lower().endswith(".mhd"):
             _write_in_two_files(image, path)
             return
@@ -104,6 +111,9 @@ def _read(path: Path) -> tuple[Any, Geometry]:
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     if is_nifti(path):
+        plain = None if is_shadowed(path) else _read_plain(path)
+        if plain is not None:
+            return plain
         require_complete(path)
     if is_shadowed(path):
         return read_nifti(path)
@@ -116,6 +126,40 @@ def _read(path: Path) -> tuple[Any, Geometry]:
     if is_nifti(path):
         return read_nifti(path)
     raise DataError(f"{path} cannot be read as an image: {reason}")
+
+
+def _read_plain(path: Path) -> tuple[Any, Geometry] | None:
+    """Return voxels and grid of a NIfTI file where ITK need only read the header, else None."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 1:
+        return None
+    voxels = plain_voxels(path)
+    if voxels is None or voxels.shape[::-1] != reader.GetSize():
+        return None
+    return voxels, _geometry(
+        voxels.shape, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()
+    )
+
+
+def _itk_image(label: LabelMap, geometry: Geometry) -> sitk.Image:
+    image = sitk.GetImageFromArray(label)
+    image.SetSpacing(geometry.itk_spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image
+
+
+def _itk_head(one: sitk.Image) -> bytes:
+    """Return what ITK writes before the voxel of an image of a single one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "one.nii"
+        sitk.WriteImage(one, str(path))
+        return path.read_bytes()[: -one.GetSizeOfPixelComponent()]
 
 
 def _write_in_two_files(image: sitk.Image, path: Path) -> None:

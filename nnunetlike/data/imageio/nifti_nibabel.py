@@ -17,13 +17,11 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from nnunetlike.core.errors import DataError
-from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.geometry import SLICE_THICKNESS, Geometry
+from nnunetlike.data.imageio.nifti_bytes import UNREADABLE, with_shape, write_voxels
 from nnunetlike.data.orientation import orientation_of
 
 ENDINGS = (".nii.gz", ".nii")
@@ -35,9 +33,6 @@ WHERE = (
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
 """Fields of a NIfTI header that say where the voxels lie."""
-
-UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error)
-"""What nibabel raises for damaged files."""
 
 TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -224,16 +219,9 @@ def write_like(label: LabelMap, like: Path, path: Path) -> bool:
     kind: Any = nibabel.Nifti2Image if source["sizeof_hdr"] == 540 else nibabel.Nifti1Image
     header = kind.header_class()
     header.set_data_dtype(voxels.dtype)
-    image = kind(voxels, None, header)
+    one = kind(np.zeros((1,) * voxels.ndim, voxels.dtype), None, header)
     for field in WHERE:
-        image.header[field] = source[field]
-    with atomic_path(path) as temporary:
-        _save(image, temporary)
+        one.header[field] = source[field]
+    head = one.to_bytes()[: -voxels.dtype.itemsize]
+    write_voxels(with_shape(head, kind.header_class, voxels.shape), voxels.T, path)
     return True
-
-
-def _save(image: Any, path: Path) -> None:
-    content = image.to_bytes()
-    if path.name.lower().endswith(".gz"):
-        content = gzip.compress(content, compresslevel=6, mtime=0)
-    path.write_bytes(content)

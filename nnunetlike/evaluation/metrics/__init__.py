@@ -47,12 +47,17 @@ class Comparison:
     @cached_property
     def prediction(self) -> BoolArray:
         """Predicted mask, (D, H, W); made when first asked for."""
-        return np.isin(self.prediction_map, self.members)
+        return _mask(self.prediction_map, self.members)
 
     @cached_property
     def reference(self) -> BoolArray:
         """Reference mask, (D, H, W); made when first asked for."""
-        return np.isin(self.reference_map, self.members)
+        return _mask(self.reference_map, self.members)
+
+
+def _mask(label: LabelMap, members: Sequence[int]) -> BoolArray:
+    """Return where `label` is one of `members`; several are looked up, which takes longer."""
+    return label == members[0] if len(members) == 1 else np.isin(label, members)
 
 
 @dataclass(frozen=True)

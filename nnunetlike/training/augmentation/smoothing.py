@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
-from nnunetlike.training.augmentation.interpolation import transpose_into
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 COLUMNS = 1024
@@ -27,16 +26,31 @@ def gaussian_kernel(sigma: float) -> Float32:
 def smooth_volume(volume: Float32, kernel: Float32, result: Float32) -> None:
     """Fill `result` with `volume` (D, H, W) correlated with `kernel` along each axis."""
     depth, height, width = volume.shape
-    first, second = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    turned, smoothed = np.empty((width, height), np.float32), np.empty((width, height), np.float32)
-    across = np.empty((depth, height * width), np.float32)
+    smoothed = np.empty((height, width), np.float32)
+    across = np.empty(volume.shape, np.float32)
     for z in range(depth):
-        first[:] = volume[z]
-        smooth_lines(first, kernel, second)
-        transpose_into(second, turned)
-        smooth_lines(turned, kernel, smoothed)
-        transpose_into(smoothed, across[z].reshape(height, width))
-    smooth_lines(across, kernel, result.reshape(depth, height * width))
+        smooth_lines(volume[z], kernel, smoothed)
+        smooth_rows(smoothed, kernel, across[z])
+    smooth_lines(across.reshape(depth, -1), kernel, result.reshape(depth, -1))
+
+
+@compiled
+def smooth_rows(rows: Float32, kernel: Float32, result: Float32) -> None:
+    """Fill `result` with `rows` (M, N) correlated with `kernel` along N, ends reflected."""
+    n, radius = rows.shape[1], len(kernel) // 2
+    longer = np.empty(n + 2 * radius, np.float32)
+    for i in range(len(rows)):
+        for end in range(radius):
+            longer[end] = rows[i, reflected(end - radius, n)]
+            longer[radius + n + end] = rows[i, reflected(n + end, n)]
+        target = result[i]
+        for j in range(n):
+            longer[radius + j] = rows[i, j]
+            target[j] = 0
+        for t in range(len(kernel)):
+            weight, some = kernel[t], longer[t : t + n]
+            for j in range(n):
+                target[j] += weight * some[j]
 
 
 @compiled

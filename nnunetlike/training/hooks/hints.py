@@ -1,4 +1,4 @@
-"""A hint when nothing is learnt."""
+"""Hints: when nothing is learnt, and when the network waits for batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.state import TrainState
 
 EPOCHS = 20
+WAITING = 0.2
+"""Share of an epoch spent waiting for batches from which on that is said."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -36,3 +39,34 @@ class ZeroDiceHint(Hook):
                 self.epochs,
                 self.advice(),
             )
+
+
+class WaitingHint(Hook):
+    """Says once, after an epoch that spent long waiting for batches, what to do about it.
+
+    The first epoch does not count, as the processes that make batches start in it.
+
+    Args:
+        advice: gives the text after what was found; called when it is due.
+        share: of the epoch that is long.
+    """
+
+    def __init__(self, advice: Callable[[], str], share: float = WAITING) -> None:
+        self.advice = advice
+        self.share = share
+        self._is_first = True
+        self._is_said = False
+
+    def on_epoch_end(self, loop: TrainLoop, state: TrainState, report: EpochReport) -> None:
+        """Look at where the time of the epoch went."""
+        is_long = report.wait_s > self.share * report.total_s and not self._is_first
+        self._is_first = False
+        if not is_long or self._is_said or not loop.runtime.is_main:
+            return
+        self._is_said = True
+        logger.warning(
+            "epoch %d waited for batches during %.0f %% of its time: %s",
+            report.epoch,
+            100 * report.wait_s / report.total_s,
+            self.advice(),
+        )

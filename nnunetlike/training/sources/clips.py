@@ -118,7 +118,8 @@ class ClipSource:
         seed: of all draws.
         augmented: training; else validation.
         use_mask_for_norm: channels that are 0 outside the sector, also after augmentation.
-        unpacked: read `ID.npy`, of which only the frames are touched, where it exists.
+        unpacked: of videos stored as npz read `ID.npy`, of which only the frames are touched,
+            where it exists.
 
     Raises:
         DataError: there are no videos.
@@ -194,9 +195,11 @@ class ClipSource:
         """Return one clip: image, label and the identifier of its video."""
         case_id = self._draw_case(rng)
         facts = self._facts_of(case_id)
-        data = self.store.load(case_id, unpacked=self.unpacked)
+        data = self.store.open(case_id, unpacked=self.unpacked)
         chosen = self._select(facts, length, data.shape[1], rng)
-        clip = np.array(data[:, list(chosen.frames)], np.float32)
+        first = min(chosen.frames)
+        shown = data[:, first : max(chosen.frames) + 1]
+        clip = np.array(shown[:, [frame - first for frame in chosen.frames]], np.float32)
         unlabelled = [
             place
             for place, frame in enumerate(chosen.frames)

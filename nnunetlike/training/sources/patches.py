@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nnunetlike.core import seeding
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.typing import IntArray, LabelMap, Size
+from nnunetlike.data.bricks import BrickedArray
 from nnunetlike.data.previous_stage import PreviousStage, one_hot
 from nnunetlike.data.store import CaseStore
 from nnunetlike.plans.plans import StagePlan
@@ -108,7 +109,8 @@ class PatchSource:
         oversample: share of each batch that must show foreground.
         use_mask_for_norm: channels that are set to 0 outside the non-zero region after
             augmentation.
-        unpacked: read `ID.npy`, of which only the patch is touched, where it exists.
+        unpacked: of cases stored as npz read `ID.npy`, of which only the patch is touched, where it
+            exists.
 
     Raises:
         DataError: there are no cases.
@@ -181,8 +183,9 @@ class PatchSource:
     def _sample(self, rng: np.random.Generator, forced: bool) -> tuple[Image, Label, str]:
         """Return one patch: image, label and the identifier of its case."""
         case_id = self._draw_case(rng)
-        data = self.store.load(case_id, unpacked=self.unpacked)
-        data = data[:, None] if data.ndim == 3 else data  # a single slice
+        data = self.store.open(case_id, unpacked=self.unpacked)
+        if not isinstance(data, BrickedArray) and data.ndim == 3:  # a single slice
+            data = data[:, None]
         start = self._start(case_id, data.shape[1:], forced, rng)
         changes = Changes()
         masked: Mapping[int, bool] = {}
@@ -233,7 +236,7 @@ class PatchSource:
         return self.grid.around(shape, voxel)
 
     def _placed(
-        self, data: Array, start: Sequence[int], changes: Changes
+        self, data: Array | BrickedArray, start: Sequence[int], changes: Changes
     ) -> tuple[Image, LabelMap]:
         """Return the patch in its final size: resampled, or the middle of what could be read."""
         grid, affine = self.grid, changes.affine
@@ -275,11 +278,20 @@ class PatchSource:
         return locations
 
 
-def _read(data: Array, start: Sequence[int], spans: Sequence[Span]) -> tuple[Image, LabelMap]:
-    """Return image and label of a box, given relative to `start`; beyond the case 0 and -1."""
+def _read(
+    data: Array | BrickedArray, start: Sequence[int], spans: Sequence[Span]
+) -> tuple[Image, LabelMap]:
+    """Return image and label of a box, given relative to `start`; beyond the case 0 and -1.
+
+    The case is sliced once, to what of it lies in the box.
+    """
     box = [(s + low, s + high) for s, (low, high) in zip(start, spans, strict=True)]
-    image = spatial.cut(data[:-1], box, 0).astype(np.float32, copy=False)
-    return image, spatial.cut(data[-1], box, -1).astype(np.int16)
+    firsts = [min(max(low, 0), n) for (low, _), n in zip(box, data.shape[1:], strict=True)]
+    within = [slice(first, max(first, high)) for first, (_, high) in zip(firsts, box, strict=True)]
+    inside: Array = data[(slice(None), *within)]
+    box = [(low - first, high - first) for first, (low, high) in zip(firsts, box, strict=True)]
+    image = spatial.cut(inside[:-1], box, 0).astype(np.float32, copy=False)
+    return image, spatial.cut(inside[-1], box, -1).astype(np.int16)
 
 
 def _whole(size: Size) -> tuple[Span, ...]:

@@ -2,7 +2,9 @@
 
 A batch is a function of the seed and its number, so order and content do not depend on how many
 workers there are, and a batch whose worker died is simply made again. One thread of this process
-gives the workers numbers and takes their batches while the network is busy with earlier ones.
+gives the workers numbers and takes their batches while the network is busy with earlier ones. The
+arrays of a batch lie in memory that both processes see, see `core.ring`; it is used again when
+nothing looks at them any more.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +20,8 @@ from functools import cache
 from threadpoolctl import threadpool_limits
 
 from nnunetlike.core.errors import NnunetlikeError, WorkerError
+from nnunetlike.core.resources import NO_LIMIT
+from nnunetlike.core.ring import Parcel, Ring, Slot, Ticket, packed
 from nnunetlike.core.workers import WorkerPool
 from nnunetlike.training.sources import ArrayBatch, BatchSource
 
@@ -28,13 +32,17 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def stream(source: BatchSource, *, workers: int, first: int = 0) -> Iterator[Iterator[ArrayBatch]]:
+def stream(
+    source: BatchSource, *, workers: int, first: int = 0, memory: int | None = None
+) -> Iterator[Iterator[ArrayBatch]]:
     """Yield an endless iterator over the batches `first`, `first + 1`, ...
 
     Args:
         source: picklable when there are workers.
         workers: processes that make batches ahead; 0 makes them in this process.
         first: number of the first batch.
+        memory: bytes that the batches of workers may take together; where they would take more,
+            fewer are made ahead. None does not limit them.
 
     A batch whose worker died or met a fault of the program is made once more, alone, in a fresh
     process. The processes end with the context.
@@ -46,7 +54,7 @@ def stream(source: BatchSource, *, workers: int, first: int = 0) -> Iterator[Ite
     if workers < 1:
         yield _in_process(source, first)
         return
-    line = _Line(source, workers, first)
+    line = _Line(source, workers, first, memory)
     line.start()
     batches = line.batches()
     try:
@@ -74,19 +82,23 @@ class _MakeBatch:
     """What each worker calls; picklable."""
 
     source: BatchSource
+    slots: Sequence[Slot]
 
-    def __call__(self, index: int) -> ArrayBatch:
+    def __call__(self, call: tuple[int, Ticket | None]) -> Parcel:
+        index, ticket = call
         _use_one_thread()
-        return self.source.batch(index)
+        return packed(self.source.batch(index), self.slots, ticket)
 
 
 class _Line(threading.Thread):
     """The thread that owns the workers; a few batches beyond the next one due are ready or made."""
 
-    def __init__(self, source: BatchSource, workers: int, first: int) -> None:
+    def __init__(self, source: BatchSource, workers: int, first: int, memory: int | None) -> None:
         super().__init__(name="batches", daemon=True)
         self._source = source
         self._workers = workers
+        self._ring = Ring(PREFETCH * workers, NO_LIMIT if memory is None else memory, "batches")
+        self._tickets: dict[int, Ticket | None] = {}
         self._due = first
         self._next = first
         self._lost: list[int] = []
@@ -100,10 +112,7 @@ class _Line(threading.Thread):
     def batches(self) -> Generator[ArrayBatch, None, None]:
         """Yield the batches in order; raise a failure when its batch is due."""
         while True:
-            item = self._take()
-            if isinstance(item, NnunetlikeError):
-                raise item
-            yield item
+            yield self._take()
 
     def end(self) -> None:
         """End the workers and the thread."""
@@ -116,7 +125,8 @@ class _Line(threading.Thread):
     def run(self) -> None:
         """Keep the workers busy until the end."""
         try:
-            with WorkerPool(_MakeBatch(self._source), self._workers) as pool:
+            make = _MakeBatch(self._source, self._ring.slots)
+            with WorkerPool(make, self._workers) as pool:
                 while not self._stopped:
                     self._begin_calls(pool)
                     for index, outcome in pool.collect(self._wake):
@@ -129,7 +139,7 @@ class _Line(threading.Thread):
                 self._fault = error
                 self._changed.notify()
 
-    def _take(self) -> ArrayBatch | NnunetlikeError:
+    def _take(self) -> ArrayBatch:
         with self._changed:
             while self._due not in self._ready:
                 if self._fault is not None:
@@ -138,34 +148,48 @@ class _Line(threading.Thread):
             item = self._ready.pop(self._due)
             self._due += 1
         self._waker.send_bytes(b"x")
+        if isinstance(item, NnunetlikeError):
+            raise item
         return item
 
-    def _begin_calls(self, pool: WorkerPool[ArrayBatch]) -> None:
+    def _begin_calls(self, pool: WorkerPool[Parcel]) -> None:
         """Give numbers to idle workers; one that is tried again is alone."""
         if self._lost:
             if pool.in_hand == 0:
                 self._tried_twice.add(self._lost[0])
-                pool.begin(self._lost[0], self._lost[0])
+                self._begin(pool, self._lost[0])
             return
-        while pool.has_room and self._next < self._due + PREFETCH * self._workers:
-            pool.begin(self._next, self._next)
+        while pool.has_room and self._next < self._due + self._ring.ahead:
+            self._begin(pool, self._next)
             self._next += 1
 
-    def _note(self, index: int, outcome: ArrayBatch | NnunetlikeError) -> None:
+    def _begin(self, pool: WorkerPool[Parcel], index: int) -> None:
+        self._tickets[index] = self._ring.ticket()
+        pool.begin(index, (index, self._tickets[index]))
+
+    def _note(self, index: int, outcome: Parcel | NnunetlikeError) -> None:
+        ticket = self._tickets.pop(index)
+        if isinstance(outcome, Parcel):
+            self._have_ready(index, self._ring.opened(outcome, ticket))
+            return
+        self._ring.give_back(ticket)  # what held it is dead, or done with the call
         if isinstance(outcome, WorkerError) and index not in self._tried_twice:
             first = str(outcome).splitlines()[0]
             logger.warning("%s. It is made once more, alone", self._described(index, first))
             self._lost.append(index)
             return
-        if index in self._lost:
-            self._lost.remove(index)
         if isinstance(outcome, WorkerError):
             text = f"tried twice, the second time alone: {outcome}"
             outcome = type(outcome)(self._described(index, text))
-        elif isinstance(outcome, NnunetlikeError):
+        else:
             outcome = type(outcome)(f"batch {index}: {outcome}")
+        self._have_ready(index, outcome)
+
+    def _have_ready(self, index: int, item: ArrayBatch | NnunetlikeError) -> None:
+        if index in self._lost:
+            self._lost.remove(index)
         with self._changed:
-            self._ready[index] = outcome
+            self._ready[index] = item
             self._changed.notify()
 
     def _described(self, index: int, what: str) -> str:

@@ -15,13 +15,15 @@ from nnunetlike.core.serialization import save_pickle
 CONTENT = np.random.default_rng(0).integers(0, 3, 40_000).astype(np.uint8)
 
 
-@pytest.fixture(params=["x.nii.gz", "x.npz", "x.pkl"])
+@pytest.fixture(params=["x.nii.gz", "x.npz", "x.npy", "x.pkl"])
 def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / str(request.param)
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(CONTENT.tobytes()))
     elif path.suffix == ".npz":
         np.savez_compressed(path, data=CONTENT)
+    elif path.suffix == ".npy":
+        np.save(path, CONTENT)
     else:
         save_pickle({"data": CONTENT}, path)
     return path

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nnunetlike.core.intact import unpacked_size
+from nnunetlike.data.bricks import has_blosc2
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import CaseStore
-from nnunetlike.experiment_planning.disk_need import DiskNeed, disk_need
+from nnunetlike.data.store import CaseStore, Form
+from nnunetlike.experiment_planning.disk_need import disk_need
 from nnunetlike.experiment_planning.planners import PLANNERS
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.preprocessing.pipeline import preprocess_dataset
@@ -58,13 +60,27 @@ def test_what_preprocessing_writes_is_foretold_within_a_fifth(
     for number, case_id in enumerate("abcd"):
         cropped.write(case_id, *cropped_case(number, empty_share=empty_share))
     need = disk_need(plans, cropped)
-    preprocess_dataset(plans, cropped, tmp_path, list("abcd"), processes=lambda stage: 0)
-    store = CaseStore(tmp_path / plans.stage_folder(0))
-    written = sum(path.stat().st_size for path in store.folder.glob("*.npz"))
-    assert need.packed == pytest.approx(written, rel=0.2)
-    unpacked = sum(unpacked_size(path) for path in store.folder.glob("*.npz"))
-    assert need.unpacked == pytest.approx(unpacked, rel=0.01)
+    forms: list[Form] = ["npz", "npy", "fp16", *(["blosc2"] if has_blosc2() else [])]
+    for form in forms:
+        preprocess_dataset(
+            plans, cropped, tmp_path, list("abcd"), processes=lambda stage: 0, form=form
+        )
+        store = CaseStore(tmp_path / plans.stage_folder(0))
+        files = [store.array_file(case) for case in "abcd"]
+        written = sum(path.stat().st_size for path in files if path is not None)
+        assert need.of(form) == pytest.approx(written, rel=0.2), form
+        if form == "npz":
+            unpacked = sum(unpacked_size(path) for path in files if path is not None)
+            assert need.unpacked == need.largest == pytest.approx(unpacked, rel=0.01)
 
 
-def test_needs_add_up() -> None:
-    assert DiskNeed(1, 2) + DiskNeed(3, 4) == DiskNeed(4, 6)
+def test_bricks_count_as_npz_where_blosc2_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = PLANNERS.get("ExperimentPlanner3D_v21").plan(FOUND)
+    cropped = CaseStore(tmp_path)
+    for number, case_id in enumerate("abcd"):
+        cropped.write(case_id, *cropped_case(number, empty_share=0.5))
+    monkeypatch.setitem(sys.modules, "blosc2", None)
+    need = disk_need(plans, cropped)
+    assert need.bricks == need.packed

@@ -2,9 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from nnunetlike.core.errors import DataError, ShapeError
-from nnunetlike.preprocessing.cropping import crop_to_nonzero, uncrop
+from nnunetlike.preprocessing.cropping import (
+    SURROUNDINGS,
+    crop_to_nonzero,
+    flood_surroundings,
+    uncrop,
+)
 
 
 def ball() -> np.ndarray:
@@ -65,3 +71,23 @@ def test_a_label_that_does_not_fit_its_box_is_refused() -> None:
         uncrop(label, ((0, 2), (0, 2), (0, 3)), (4, 4, 4))
     with pytest.raises(ShapeError, match="does not fit"):
         uncrop(label, ((0, 2), (0, 2), (3, 5)), (4, 4, 4))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.8])
+def test_the_flood_leaves_the_holes_that_scipy_fills(share: float) -> None:
+    random = np.random.RandomState(0)
+    for shape in [(9, 10, 21), (1, 7, 7), (2, 2, 30), (5, 1, 3), (6, 6, 1)] * 4:
+        mask = (random.rand(*shape) < share).astype(np.uint8)
+        filled = ndimage.binary_fill_holes(mask)
+        flood_surroundings(mask)
+        assert np.array_equal(mask != SURROUNDINGS, filled)
+
+
+def test_a_spiral_is_flooded_to_its_end() -> None:
+    mask = np.ones((3, 9, 9), np.uint8)
+    mask[1, 1, :8], mask[1, 1:8, 7], mask[1, 7, 1:8] = 0, 0, 0
+    mask[1, 3:8, 1], mask[1, 3, 1:6], mask[1, 3:6, 5], mask[1, 5, 3:6] = 0, 0, 0, 0
+    body = int(mask.sum())
+    flood_surroundings(mask)
+    assert int((mask == 1).sum()) == body
+    assert not (mask == 0).any()

@@ -14,6 +14,25 @@ def test_every_tenth_foreground_voxel_is_sampled_from_the_first() -> None:
     assert foreground_sample(channel, label).tolist() == [1, 21, 41]
 
 
+def test_the_sample_of_any_label_map_is_that_of_slicing() -> None:
+    random = np.random.RandomState(0)
+    for run in (1, 5, 70, 200):
+        label = np.repeat(random.randint(-1, 2, 40), run).astype(np.int16)
+        values = random.rand(label.size).astype(np.float32)
+        found = foreground_sample(values.reshape(1, 1, -1), label.reshape(1, 1, -1))
+        assert np.array_equal(found, values[label > 0][::10])
+
+
+def test_percentiles_and_median_are_those_of_numpy() -> None:
+    random = np.random.RandomState(0)
+    for size in (1, 2, 3, 100, 401, 1999):
+        values = (random.standard_normal(size) * 300).astype(np.float32)
+        found = intensity_statistics(values)
+        low, high = np.percentile(values.astype(np.float64), (0.5, 99.5))
+        assert (found.percentile_00_5, found.percentile_99_5) == (low, high)
+        assert found.median == float(np.median(values))
+
+
 def test_without_foreground_all_statistics_are_missing() -> None:
     empty = foreground_sample(np.ones((2, 2, 2)), np.zeros((2, 2, 2), np.int16))
     assert empty.dtype == np.float32 and empty.size == 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnunetlike.data.store import CaseStore, save_npz
+from nnunetlike.data.bricks import save_bricks
+from nnunetlike.data.store import SUFFIXES, CaseStore, save_npy, save_npz
 from nnunetlike.preprocessing.journal import NEW, Journal, remove_leftovers
 
 CASES = ("a", "b", "c")
@@ -103,7 +104,61 @@ def test_cases_that_are_gone_leave_the_journal(journal: Journal) -> None:
 
 def test_leftovers_of_killed_processes_are_removed(journal: Journal) -> None:
     folder = journal.target.folder
-    for name in (".tmp-12-a.npz", ".tmp-13-a.pkl", ".tmp-12-b.npz"):
+    for name in (".tmp-12-a.npz", ".tmp-13-a.pkl", ".tmp-1-a.b2nd", ".tmp-12-b.npz"):
         (folder / name).touch()
     remove_leftovers(journal.target, ["a"])
     assert [path.name for path in folder.glob(".tmp*")] == [".tmp-12-b.npz"]
+
+
+# forms other than npz
+
+
+@pytest.fixture(params=["npy", "fp16", "blosc2"])
+def other(request: pytest.FixtureRequest, journal: Journal) -> Journal:
+    """The three cases made again in another form, and noted."""
+    if request.param == "blosc2":
+        pytest.importorskip("blosc2")
+    target = CaseStore(journal.target.folder, request.param, (4, 4, 4))
+    made = Journal(journal.source, target, "recipe")
+    for number, case in enumerate(CASES):
+        store_in(target, case, number)
+        made.add(case)
+    return made
+
+
+def store_in(store: CaseStore, case: str, seed: int = 0) -> None:
+    data = np.random.default_rng(seed).normal(size=(2, 30, 40, 50)).astype(np.float32)
+    suffix = SUFFIXES[store.form]
+    if store.form == "blosc2":
+        save_bricks(store.folder / f"{case}{suffix}", data, (4, 4, 4))
+    else:
+        save_npy(
+            store.folder / f"{case}{suffix}", data if store.form == "npy" else data.astype("f2")
+        )
+    store.remove_arrays(case, keep=store.folder / f"{case}{suffix}")
+
+
+def test_every_form_stands_also_as_a_copy(other: Journal, tmp_path: Path) -> None:
+    assert other.to_make(CASES) == {}
+    for path in other.target.folder.iterdir():
+        path.write_bytes(path.read_bytes())
+    assert other.to_make(CASES) == {}
+
+
+def test_every_form_is_seen_to_be_truncated_or_changed(other: Journal) -> None:
+    first, second = (other.target.array_file(case) for case in "ab")
+    assert first is not None and second is not None
+    truncate(first)
+    content = second.read_bytes()
+    middle = len(content) // 2
+    second.write_bytes(content[: middle - 2**15] + bytes(2**16) + content[middle + 2**15 :])
+    assert other.to_make(CASES) == {
+        "a": f"{first.name} is truncated or damaged",
+        "b": "its files were changed",
+    }
+
+
+def test_another_form_makes_all_cases_again(other: Journal) -> None:
+    asked = Journal(other.source, CaseStore(other.target.folder), "recipe")
+    reason = f"it is stored as {other.target.form}, not npz"
+    assert asked.to_make(CASES) == dict.fromkeys(CASES, reason)

@@ -100,7 +100,8 @@ def test_report_of_one_process_has_every_figure() -> None:
         "  device           CPU, fp32",
         "  batch            2 patches of 8 x 16 x 16",
         "  step             mean 0.5000 s, min 0.2500 s, max 1.0000 s",
-        "  of which         0.1250 s (25%) waiting for data, 0.3750 s computing (compute-bound)",
+        "  of which         0.1250 s (25.0%) waiting for data, 0.3750 s (75.0%) computing "
+        "(compute-bound)",
         "  peak memory      1.0 GiB of this process, its workers apart",
         "  arithmetic       2.5 TFLOP/s (5 GFLOP per patch); the peak of this device (CPU) is not "
         "known",
@@ -113,6 +114,8 @@ def test_report_of_several_processes_has_a_line_for_each() -> None:
     lines = describe(_figures(_row(2, 0.5), _row(1, 0.4, None), share=0.123)).splitlines()
     assert "  batch            2 + 1 = 3 patches of 8 x 16 x 16" in lines
     assert lines[3].startswith("  process 0        mean 0.5000 s, min 0.2500 s, max 1.0000 s; ")
-    assert lines[4].endswith(" waiting for data and others, 0.3000 s computing; peak unknown")
+    assert lines[4].endswith(
+        " waiting for data and others, 0.3000 s (75.0%) computing; peak unknown"
+    )
     assert "12.3% of the peak of CPU" in lines[5]
     assert lines[6:] == ["  FPS per process  4.00, 2.50", "  FPS of all       4.00"]

@@ -11,7 +11,7 @@ import pytest
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import CaseStore
+from nnunetlike.data.store import CaseStore, Form
 from nnunetlike.data.video import VideoFacts
 from nnunetlike.plans.plans import StagePlan, VideoPlan
 from nnunetlike.plans.topology import Topology
@@ -246,3 +246,20 @@ def test_no_videos_and_images_are_refused(store: CaseStore) -> None:
     store.write_record("b", replace(store.record("b"), video=None))
     with pytest.raises(DataError, match="holds it as an image"):
         a_source(store).batch(0)
+
+
+@pytest.mark.parametrize("form", ["npy", "blosc2", "fp16"])
+@pytest.mark.parametrize("augmented", [True, False])
+def test_clips_are_the_same_from_every_form(
+    store: CaseStore, tmp_path: Path, form: Form, augmented: bool
+) -> None:
+    if form == "blosc2":
+        pytest.importorskip("blosc2")
+    other = CaseStore(tmp_path / form, form, (16, 16))
+    for case in "ab":
+        write_video(other, case)
+    for index in range(6):
+        expected = a_source(store, augmented=augmented).batch(index)
+        found = a_source(other, augmented=augmented).batch(index)
+        assert np.array_equal(found["image"], expected["image"])
+        assert np.array_equal(found["label"], expected["label"])

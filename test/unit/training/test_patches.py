@@ -133,6 +133,14 @@ def test_a_batch_leaves_no_file_open_or_mapped(store, unpacked):
     assert str(store.folder) not in Path("/proc/self/maps").read_text() + " ".join(opened)
 
 
+def test_a_batch_from_bricks_leaves_no_file_open_or_mapped(store):
+    pytest.importorskip("blosc2")
+    bricks = CaseStore(store.folder, "blosc2")
+    for case in store.case_ids():
+        bricks.write(case, np.array(store.load(case)), store.record(case))
+    test_a_batch_leaves_no_file_open_or_mapped(bricks, unpacked=True)
+
+
 @pytest.mark.parametrize("patch", [(8, 12, 10), (12, 10)])
 def test_plain_patches_are_cut_from_the_case_and_padded(store, patch):
     source = a_source(store, patch, augmented=False, batch_size=1)
@@ -281,3 +289,32 @@ def test_the_cases_of_a_batch_are_known_without_making_it(store):
     source = a_source(store)
     for index in range(5):
         assert source.cases(index) == source.batch(index)["case_ids"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "dummy"), [((8, 12, 10), False), ((4, 16, 12), True), ((12, 10), False)]
+)
+@pytest.mark.parametrize("form", ["npy", "blosc2"])
+@pytest.mark.parametrize("augmented", [True, False])
+def test_batches_are_the_same_from_every_exact_form(store, tmp_path, form, patch, dummy, augmented):
+    if form == "blosc2":
+        pytest.importorskip("blosc2")
+    other = CaseStore(tmp_path / form, form, patch)
+    for case in store.case_ids():
+        other.write(case, np.array(store.load(case)), store.record(case))
+    settings = {"patch": patch, "dummy": dummy, "augmented": augmented}
+    expected, found = a_source(store, **settings), a_source(other, **settings)
+    assert all(equal(found.batch(index), expected.batch(index)) for index in range(6))
+    packed = a_source(store, unpacked=False, **settings)
+    assert equal(packed.batch(0), expected.batch(0))
+
+
+def test_16_bits_change_images_a_little_and_labels_not_at_all(store, tmp_path):
+    other = CaseStore(tmp_path / "fp16", "fp16")
+    for case in store.case_ids():
+        other.write(case, np.array(store.load(case)), store.record(case))
+    expected = a_source(store, augmented=False).batch(0)
+    found = a_source(other, augmented=False).batch(0)
+    assert found["image"].dtype == np.float32
+    np.testing.assert_allclose(found["image"], expected["image"], rtol=2**-11)
+    assert np.array_equal(found["label"], expected["label"])
