@@ -309,8 +309,6 @@ class Bench:
                 raise StageError(f"no agreement with {peer}: {found.text}; nothing was timed")
         elif stage.show is not None:
             row.agreement = stage.show(firsts[0][1])
-        if stage.measures == "memory" and not peer:
-            return
         self._time(stage, both, [seconds for seconds, _ in firsts], row)
 
     def _first(
@@ -339,7 +337,7 @@ class Bench:
         def timed(process: Process) -> Callable[[int], float]:
             return lambda times: float(process.ask("run", times=times)[stage.clock])
 
-        if stage.once:
+        if stage.once or stage.measures == "memory":
             row.ours_s, row.theirs_s = firsts[0], firsts[1] if len(firsts) > 1 else None
         elif len(both) == 1:
             run = timed(both[0])

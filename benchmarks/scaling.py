@@ -44,10 +44,11 @@ class Curve:
     @property
     def exponents(self) -> tuple[float, float]:
         """Slopes of time and peak in a double logarithmic plot: 1 is linear, 0 is flat."""
-        x, seconds, peaks = zip(*((p.x, p.seconds, p.peak) for p in self.points), strict=True)
+        x, seconds, peaks = zip(
+            *((p.x, p.seconds, max(p.peak, MIB)) for p in self.points), strict=True
+        )
         return tuple(  # type: ignore[return-value]
-            float(np.polyfit(np.log(x), np.log(np.maximum(y, 1e-9)), 1)[0])
-            for y in (seconds, peaks)
+            float(np.polyfit(np.log(x), np.log(y), 1)[0]) for y in (seconds, peaks)
         )
 
 
@@ -178,7 +179,7 @@ def draw(curves: Sequence[Curve], about: Mapping[str, Any], path: Path) -> None:
         x = [point.x for point in curve.points]
         rows = (
             ([point.seconds for point in curve.points], "CPU time (s)"),
-            ([point.peak / MIB for point in curve.points], "peak memory (MiB)"),
+            ([max(point.peak, MIB) / MIB for point in curve.points], "peak memory (MiB)"),
         )
         for axes, (y, title), exponent in zip(grid[:, column], rows, curve.exponents, strict=True):
             axes.loglog(x, y, "o-", color="tab:blue")
@@ -186,8 +187,9 @@ def draw(curves: Sequence[Curve], about: Mapping[str, Any], path: Path) -> None:
             axes.set_title(f"{curve.name}\n{title} ~ x^{exponent:.2f}", fontsize=9)
             axes.set_xlabel(curve.of, fontsize=9)
             axes.set_xticks(x, [f"{value:.3g}" for value in x], fontsize=8)
+            axes.set_yticks(y, [f"{value:.3g}" for value in y], fontsize=8)
             axes.minorticks_off()
             axes.set_ylim(min(y) / 2, max(y) * 2)
             axes.grid(alpha=0.3)
     figure.suptitle(f"{about['processor']}, {about['date']}; dotted: linear", fontsize=10)
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)

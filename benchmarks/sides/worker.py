@@ -17,6 +17,7 @@ An answer to what failed is {"error": text}.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -76,6 +77,7 @@ class Worker:
         assert self.call is not None
         self.result = None
         gc.collect()
+        _give_back()
         baseline = _reset_peak()
         self.result = self.call()
         return {"baseline": baseline, "peak": max(_peak(), baseline)}
@@ -99,6 +101,13 @@ class Worker:
 def _cpu() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def _give_back() -> None:
+    """Hand freed memory back to the system, so that it does not count as held; glibc keeps some."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _reset_peak() -> int:

@@ -28,7 +28,7 @@ CHUNK = 512
 """Columns of the outermost axis that are filtered together: rows stay in the cache."""
 
 BLOCK = 16
-"""Side of the squares in which a plane is transposed."""
+"""Columns that are transposed together."""
 
 
 class Ruler(NamedTuple):
@@ -190,12 +190,20 @@ def resize_depth(
 
 @compiled
 def _transpose(source: FloatArray, out: FloatArray) -> None:
+    """Write `source` (h, w) turned into `out` (w, h), four rows at a time."""
     height, width = source.shape
-    for top in range(0, height, BLOCK):
-        for left in range(0, width, BLOCK):
-            for j in range(left, min(left + BLOCK, width)):
-                for i in range(top, min(top + BLOCK, height)):
-                    out[j, i] = source[i, j]
+    whole = height - height % 4
+    flat = out.reshape(-1)
+    for left in range(0, width, BLOCK):
+        right = min(left + BLOCK, width)
+        for i in range(0, whole, 4):
+            a, b, c, d = source[i], source[i + 1], source[i + 2], source[i + 3]
+            for j in range(left, right):
+                at = j * height + i
+                flat[at], flat[at + 1], flat[at + 2], flat[at + 3] = a[j], b[j], c[j], d[j]
+        for i in range(whole, height):
+            for j in range(left, right):
+                out[j, i] = source[i, j]
 
 
 @compiled

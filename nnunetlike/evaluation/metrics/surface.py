@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import KDTree
 
-from nnunetlike.core.typing import BoolArray, FloatArray
+from nnunetlike.core.typing import BoolArray, FloatArray, IntArray
 from nnunetlike.evaluation.metrics import FAMILIES, METRICS, Comparison, Family, Metric
 
 
@@ -80,12 +80,14 @@ def _distances(case: Comparison, axes: tuple[int, ...]) -> tuple[FloatArray, Flo
 def _measured(case: Comparison, axes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
     box = _bounding_box(case.prediction | case.reference)
     shape = [side.stop - side.start for axis, side in enumerate(box) if axis in axes]
-    prediction = _surface(case.prediction[box].reshape(shape))
-    reference = _surface(case.reference[box].reshape(shape))
-    spacing = tuple(case.spacing[axis] for axis in axes)
+    prediction, reference = (
+        np.argwhere(_surface(mask[box].reshape(shape)))
+        for mask in (case.prediction, case.reference)
+    )
+    spacing = np.array([case.spacing[axis] for axis in axes])
     return (
-        _distance_to(reference, spacing)[prediction],
-        _distance_to(prediction, spacing)[reference],
+        _distances_to(prediction, reference, spacing),
+        _distances_to(reference, prediction, spacing),
     )
 
 
@@ -108,9 +110,15 @@ def _surface(mask: BoolArray) -> BoolArray:
     return np.asarray(mask & ~ndimage.binary_erosion(mask), dtype=bool)
 
 
-def _distance_to(surface: BoolArray, spacing: tuple[float, ...]) -> FloatArray:
-    distance: Any = ndimage.distance_transform_edt(~surface, sampling=spacing)
-    return np.asarray(distance)
+def _distances_to(points: IntArray, others: IntArray, spacing: FloatArray) -> FloatArray:
+    """Return how far each of `points` (N, axes) is from the nearest of `others`.
+
+    The tree only says which is nearest; its own distances are of rounded positions.
+    """
+    tree = KDTree(others * spacing, compact_nodes=False, balanced_tree=False)
+    _, nearest = tree.query(points * spacing)
+    apart = (others[nearest] - points) * spacing
+    return np.asarray(np.sqrt(np.square(apart).sum(axis=1)))
 
 
 def _surface_dice(tolerance_mm: float) -> dict[str, Metric]:

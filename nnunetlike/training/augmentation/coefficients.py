@@ -108,6 +108,7 @@ def slice_coefficients(image: Float32, result: Float32) -> None:
     """Fill `result` (S, H + 3, W + 3) with coefficients of the slices of `image`, over 36."""
     slices, h, w = image.shape
     rows = np.zeros((-(-h // ROWS) * ROWS, w), np.float32)
+    before, after, beyond = mirrored(-1, w), mirrored(w, w), mirrored(w + 1, w)
     for s in range(slices):
         for i in range(h):
             for j in range(w):
@@ -119,9 +120,7 @@ def slice_coefficients(image: Float32, result: Float32) -> None:
             row = padded[i + 1]
             for j in range(w):
                 row[j + 1] = rows[i, j]
-            row[0] = rows[i, mirrored(-1, w)]
-            for pad in range(2):
-                row[w + 1 + pad] = rows[i, mirrored(w + pad, w)]
+            row[0], row[w + 1], row[w + 2] = rows[i, before], rows[i, after], rows[i, beyond]
         mirror_ends(padded)
 
 

@@ -67,11 +67,11 @@ def test_what_runs_in_another_environment_imports_nothing_of_ours(module: str) -
 
 
 @pytest.mark.slow
-def test_ours_and_the_plain_way_agree_on_every_quick_stage(tmp_path: Path) -> None:
+def test_ours_and_the_plain_way_agree_where_the_quick_mode_does_not_look(tmp_path: Path) -> None:
     from benchmarks.harness import Bench, Side
     from benchmarks.stages import every_stage
 
-    chosen = [s for s in every_stage().values() if "naive" in s.targets]
+    chosen = [s for s in every_stage().values() if "naive" in s.targets and "quick" not in s.sizes]
     peers = {"naive": Side.of("naive")}
     with Bench(peers, tmp_path, memory=False, rounds=1) as running:
         rows = [row for stage in chosen for row in running.stage(stage, "tiny")]
