@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from isal import isal_zlib
 
 from nnunetlike.data.bricks import brick_bytes, has_blosc2
 from nnunetlike.data.record import CaseRecord
@@ -108,7 +108,7 @@ def _packed_shares(
     )
     prepared = preprocessor.apply(part, record, sample_classes=False)
     data = stacked(prepared.image, prepared.label)
-    packed = len(zlib.compress(data.tobytes(), COMPRESSION_LEVEL)) / data.nbytes
+    packed = len(isal_zlib.compress(data.tobytes(), COMPRESSION_LEVEL)) / data.nbytes
     if not has_blosc2():
         return packed, packed
     return packed, len(brick_bytes(data, preprocessor.stage_plan.patch_size)) / data.nbytes

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import prod
 
 import numpy as np
@@ -135,13 +134,12 @@ def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]
         base_features=plans.base_features,
         conv_per_stage=plans.conv_per_stage,
     )
-    return {
-        network: (
-            _training_bytes(network, task, stage.patch_size, stage.batch_size, 4),
-            _training_bytes(network, task, stage.patch_size, stage.batch_size, 2),
-        )
-        for network in NETWORK_NAMES
-    }
+
+    def needed(network: str, bytes_per_value: int) -> int:
+        spec, patch, batch_size = NETWORKS.get(network)(), stage.patch_size, stage.batch_size
+        return training_bytes(spec, task, patch, batch_size, bytes_per_value=bytes_per_value)
+
+    return {network: (needed(network, 4), needed(network, 2)) for network in NETWORK_NAMES}
 
 
 def readable(size_bytes: int) -> str:
@@ -162,14 +160,6 @@ def describe_memory(plans: Plans, memory: Memory) -> str:
                 f"{readable(mixed):>9} mixed{verdict}"
             )
     return "\n".join(lines)
-
-
-@cache
-def _training_bytes(
-    network: str, task: NetworkTask, patch: tuple[int, ...], batch_size: int, value_bytes: int
-) -> int:
-    spec = NETWORKS.get(network)()
-    return training_bytes(spec, task, patch, batch_size, bytes_per_value=value_bytes)
 
 
 def _unit(plans: Plans) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nnunetlike.core.typing import Size
 from nnunetlike.networks import NetworkSpec, NetworkTask
 from nnunetlike.networks.rehearsal import empty_image, of_clip, on_meta, step
 
@@ -47,16 +49,25 @@ def training_bytes(
 
     def measure(size: Sequence[int]) -> int:
         """Return the bytes with inputs of a size."""
-        network = on_meta(network_spec, task)
-        rehearsal = _Rehearsal(network)
-        with rehearsal:
-            in_logits = step(network, empty_image(task, size, batch_size))
-        parameters = _parameters(network)
+        key: Any = network_spec  # a frozen dataclass, so it can be a key
+        peak, in_logits, parameters = _training_values(key, task, tuple(size), batch_size)
         half = _FLOAT32 - bytes_per_value
         mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
-        return 2 * _FLOAT32 * parameters + rehearsal.peak * bytes_per_value + mixed
+        return 2 * _FLOAT32 * parameters + peak * bytes_per_value + mixed
 
     return of_clip(network_spec, patch_size, measure)
+
+
+@lru_cache(maxsize=64)
+def _training_values(
+    network_spec: NetworkSpec, task: NetworkTask, size: Size, batch_size: int
+) -> tuple[int, int, int]:
+    """Return the values alive at the peak of a step, those of all logits, and of all parameters."""
+    network = on_meta(network_spec, task)
+    rehearsal = _Rehearsal(network)
+    with rehearsal:
+        in_logits = step(network, empty_image(task, size, batch_size))
+    return rehearsal.peak, in_logits, _parameters(network)
 
 
 def inference_bytes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,37 @@ def test_a_stale_unpacked_case_is_made_anew(store: CaseStore) -> None:
     os.utime(store.folder / "b.npy", (1, 1))
     store.unpack("b")
     assert np.array_equal(store.load("b"), DATA)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=150)
+def test_a_damaged_npz_is_read_right_or_named(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=(2, 9, 10, 11)).round(1).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.npz"
+        store_module.save_npz(path, {"data": data})
+        content = bytearray(path.read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(content)
+        named = ""
+        try:
+            found = load_npz(path)
+        except DataError as error:
+            named = str(error)
+        assert "c.npz" in named or np.array_equal(found, data)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_npz_files_of_numpy_are_read(write: Callable[..., None], tmp_path: Path) -> None:
+    write(tmp_path / "c.npz", data=DATA)
+    np.testing.assert_array_equal(load_npz(tmp_path / "c.npz"), DATA)
+
+
+def test_numpy_reads_an_npz_of_ours_which_is_deflated(tmp_path: Path) -> None:
+    store_module.save_npz(tmp_path / "c.npz", {"data": np.zeros((4, 50, 50), np.float32)})
+    assert (tmp_path / "c.npz").stat().st_size < 4000
+    assert not np.load(tmp_path / "c.npz")["data"].any()
 
 
 def test_a_truncated_npz_is_named(store: CaseStore) -> None:
