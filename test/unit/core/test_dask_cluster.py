@@ -49,10 +49,6 @@ def die_at_two(value):
         os.kill(os.getpid(), signal.SIGKILL)
     return value
 
-def die_slowly_at_two(value):
-    time.sleep(0.5)
-    return die_at_two(value)
-
 def die_once(path):
     with path.open("a") as stream:
         stream.write("begun ")
@@ -147,23 +143,48 @@ def test_a_case_that_kills_its_workers_is_given_up_and_the_others_are_done(
     assert caught.value.exit_code == 4
 
 
-def test_the_cases_that_shared_workers_with_a_deadly_one_are_done(
-    start_dask: Start, functions: ModuleType, caplog: pytest.LogCaptureFixture
+class BlamingFutures:
+    """Calls that end in turn; those in hand together with the deadly one are given up with it."""
+
+    def __init__(self, _: object) -> None:
+        self.in_hand: list[tuple[int, int]] = []
+        self.has_died = False
+        self.alone: list[int] = []
+
+    def __enter__(self) -> BlamingFutures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert not self.in_hand
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.in_hand)
+
+    def submit(self, index: int, call: object, item: int) -> None:
+        if self.has_died:
+            assert not self.in_hand
+            self.alone.append(index)
+        self.in_hand.append((index, item))
+
+    def next(self) -> tuple[int, module._Answer]:
+        index, item = self.in_hand.pop(0)
+        deadly = item == 2
+        self.has_died = self.has_died or deadly
+        if deadly or (item == 3 and index not in self.alone):
+            return index, module._Answer(WorkerError("2 Dask workers died of it"), killed=True)
+        return index, module._Answer(10 * item)
+
+
+def test_a_case_that_shared_workers_with_a_deadly_one_is_tried_again_alone(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    address, _ = start_dask(workers=1, path=Path(str(functions.__file__)).parent)
-    outcomes: dict[int, object] = {}
-    with dask_cluster(address) as cluster:
-        for index, outcome in cluster.outcomes(
-            functions.die_slowly_at_two, [2, 3, 4, 5], ["two", "three", "four", "five"], None, ""
-        ):
-            outcomes[index] = outcome
-    died = outcomes.pop(0)
+    monkeypatch.setattr(module, "_Futures", BlamingFutures)
+    cluster = DaskCluster(client=None, address="tcp://localhost:8786")
+    outcomes = dict(cluster.outcomes(str, [1, 2, 3, 4], list("abcd"), None, ""))
+    died = outcomes.pop(1)
     assert isinstance(died, WorkerError)
-    assert "2 Dask workers died of it" in str(died)
-    assert outcomes == {1: 3, 2: 4, 3: 5}
-    again = [text.split(":")[0] for text in caplog.messages if text.endswith("once more, alone")]
-    assert "two" in again
-    assert len(again) > 1  # Dask gave an innocent one up as well, or this test shows nothing
+    assert outcomes == {0: 10, 2: 30, 3: 40}
 
 
 def test_a_case_whose_memory_ran_out_is_tried_once_more(
