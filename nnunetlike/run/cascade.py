@@ -17,7 +17,7 @@ from nnunetlike.data.store import CaseStore
 from nnunetlike.inference.next_stage import predict_next_stage
 from nnunetlike.inference.strategies import Request
 from nnunetlike.run.fold import Fold
-from nnunetlike.training.runtime import Runtime, autocast_dtype
+from nnunetlike.training.runtime import Runtime, prediction_dtype
 
 
 def require_previous_stage(fold: Fold) -> None:
@@ -87,7 +87,7 @@ def hand_on(fold: Fold, network: nn.Module, runtime: Runtime) -> None:
             patch_size=patch,
             device=runtime.device,
             mirror_axes=fold.mirror_axes,
-            autocast=autocast_dtype(runtime.precision),
+            autocast=prediction_dtype(runtime.device, runtime.precision),
         ),
         strategy=fold.run.recipe.network.strategy,
         team=runtime,

@@ -14,7 +14,7 @@ from nnunetlike.inference.predict import require_room_for_probabilities
 from nnunetlike.inference.validate import validate
 from nnunetlike.postprocessing.determine import determine_postprocessing
 from nnunetlike.run.fold import Fold, copy_references
-from nnunetlike.training.runtime import Runtime, autocast_dtype
+from nnunetlike.training.runtime import Runtime, prediction_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         device=runtime.device,
         save_npz=run.save_npz,
         overwrite=run.overwrite_validation,
-        autocast=autocast_dtype(runtime.precision),
+        autocast=prediction_dtype(runtime.device, runtime.precision),
         strategy=run.recipe.network.strategy,
         team=runtime,
         previous=fold.previous,

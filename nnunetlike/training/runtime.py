@@ -232,9 +232,13 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=_DTYPES[precision])
 
 
-def autocast_dtype(precision: Precision) -> torch.dtype | None:
-    """Return the type that autocast computes in, or None for `fp32`."""
-    return _DTYPES.get(precision)
+def prediction_dtype(device: torch.device, precision: Precision) -> torch.dtype | None:
+    """Return the type to predict in after a training, as `nnUNet_predict` does; None is float32.
+
+    So a CPU, which trains in bfloat16 where it can, predicts in float32, and predictions of
+    validation cases are those that the command makes.
+    """
+    return None if device.type == "cpu" else _DTYPES.get(precision)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -11,10 +11,10 @@ from nnunetlike.training import runtime as runtimes
 from nnunetlike.training.optimizers import PolySGD
 from nnunetlike.training.runtime import (
     SingleProcess,
-    autocast_dtype,
     choose_device,
     choose_precision,
     free_memory,
+    prediction_dtype,
     seed_everything,
 )
 
@@ -41,7 +41,13 @@ def test_cpu_computes_in_bfloat16_where_it_can(
 
 def test_cuda_computes_in_float16_with_a_loss_scale() -> None:
     assert choose_precision(torch.device("cuda"), fp32=False) == "fp16"
-    assert autocast_dtype("fp16") is torch.float16
+    assert prediction_dtype(torch.device("cuda"), "fp16") is torch.float16
+    assert prediction_dtype(torch.device("cuda"), "fp32") is None
+
+
+def test_a_cpu_predicts_in_float32_whatever_it_trained_in() -> None:
+    assert prediction_dtype(CPU, "bf16") is None
+    assert prediction_dtype(CPU, "fp32") is None
 
 
 def test_fp32_switches_autocast_off() -> None:
