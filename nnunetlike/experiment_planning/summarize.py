@@ -136,6 +136,7 @@ def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]
     )
 
     def needed(network: str, bytes_per_value: int) -> int:
+        """Return the bytes of a network with activations of a size."""
         spec, patch, batch_size = NETWORKS.get(network)(), stage.patch_size, stage.batch_size
         return training_bytes(spec, task, patch, batch_size, bytes_per_value=bytes_per_value)
 

@@ -65,6 +65,7 @@ class _Help(argparse.HelpFormatter):
     def add_usage(
         self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None
     ) -> None:
+        """Show what is required, and that there are options."""
         needed = [a for a in actions if a.required or not a.option_strings]
         self._prog += " [options]"
         super().add_usage(usage, needed, (), prefix)

@@ -46,6 +46,7 @@ def _write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     rows = [_spread(builder, weight) for weight in by_row]
 
     def row_at(index: Any) -> Any:
+        """Load four entries from an index on."""
         place = builder.bitcast(builder.gep(data, [index]), VECTOR.as_pointer())
         return builder.load(place, align=4)
 
