@@ -93,6 +93,10 @@ def fill_plain(
     return count
 
 
+SURELY_MORE = 0.5 + 1e-9
+"""A share above which no other label can reach 1/2, rounding considered."""
+
+
 @compiled
 def largest_half(labels: LabelMap | Eight[int], weights: Weights | Eight[float]) -> int:
     """Return the largest of a few labels whose weights reach 1/2 together, or 0.
@@ -110,6 +114,8 @@ def largest_half(labels: LabelMap | Eight[int], weights: Weights | Eight[float])
         for q in range(len(labels)):
             if labels[q] == value:
                 total += weights[q]
+        if total > SURELY_MORE:
+            return int(value)
         if total >= 0.5:
             best, found = int(value), True
     return best

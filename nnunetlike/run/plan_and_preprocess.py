@@ -118,6 +118,26 @@ def build_parser() -> CommandParser:
         "the cases that are there; else npz for little data, npy, or blosc2 where memory or disk "
         "are too small for that",
     )
+    _add_working_options(parser)
+    parser.add_argument(
+        "--verify_dataset_integrity",
+        action="store_true",
+        help="examine the raw tasks first, as nnUNet_verify_dataset does",
+    )
+    parser.add_argument(
+        "-overwrite_plans",
+        type=Path,
+        metavar="FILE",
+        help=f"plans of another data set to take over; needs -pl3d {PRETRAINED_PLANNER}",
+    )
+    parser.add_argument(
+        "-overwrite_plans_identifier", metavar="NAME", help="name for the plans taken over"
+    )
+    return parser
+
+
+def _add_working_options(parser: CommandParser) -> None:
+    """Add who does the work, and how cases are split into folds."""
     processes = default_processes()
     parser.add_argument(
         "-tl",
@@ -141,21 +161,6 @@ def build_parser() -> CommandParser:
         help="cases that never lie on both sides of a fold: those whose IDs have the same match "
         "of a regular expression, such as '^patient_[0-9]+', or the same group in a file ID,GROUP",
     )
-    parser.add_argument(
-        "--verify_dataset_integrity",
-        action="store_true",
-        help="examine the raw tasks first, as nnUNet_verify_dataset does",
-    )
-    parser.add_argument(
-        "-overwrite_plans",
-        type=Path,
-        metavar="FILE",
-        help=f"plans of another data set to take over; needs -pl3d {PRETRAINED_PLANNER}",
-    )
-    parser.add_argument(
-        "-overwrite_plans_identifier", metavar="NAME", help="name for the plans taken over"
-    )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
