@@ -7,12 +7,16 @@ them and fill the rest with zeros (ITK's of NIfTI for one), so they are looked a
 from __future__ import annotations
 
 import gzip
+import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from isal.igzip_lib import IsalError
 from PIL import Image, UnidentifiedImageError
 
 from nnunetlike.core.errors import DataError
@@ -23,6 +27,15 @@ PICTURES = (".png", ".jpg", ".jpeg")
 ZIPS = (".npz", ".zip")
 BRICKS = ".b2nd"
 BRICKS_MAGIC = b"b2frame\0"
+
+UNREADABLE: Any = (
+    OSError, EOFError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError,
+    RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, IsalError,
+)  # fmt: skip
+"""What readers raise of damaged arrays, zips and their headers, which numpy reads as Python text.
+
+The stub of IsalError has no base class.
+"""
 
 
 def unpacked_size(path: Path) -> int:
@@ -74,7 +87,7 @@ def damage(path: Path) -> str | None:
             np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.suffix == BRICKS and _frame_sizes(path)[0] != path.stat().st_size:
             return "is truncated or damaged"
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, DataError):
+    except (*UNREADABLE, DataError):
         return "is truncated or damaged"
     return None
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nnunetlike.core.errors import DataError, UsageError
-from nnunetlike.core.intact import damage
+from nnunetlike.core.intact import UNREADABLE, damage
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import FloatArray, Size
 
@@ -29,10 +29,6 @@ RECIPES = (b"LazyArray", b"b2o", b"proxy-source")
 """Entries of a file's header that make blosc2 compute an array, or fetch it, instead of read it."""
 
 HEADER_BYTES = 4096
-UNREADABLE = (
-    RuntimeError, ValueError, OSError, LookupError, TypeError, ArithmeticError, SyntaxError
-)  # fmt: skip
-"""What blosc2 raises of damaged files."""
 
 
 def has_blosc2() -> bool:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nnunetlike.core.errors import ShapeError
 from nnunetlike.core.serialization import atomic_path
 from nnunetlike.core.typing import LabelMap
-from nnunetlike.data.store import load_npz, save_npz
+from nnunetlike.data.store import load_npz, map_npy, save_npz
 
 FOLDER = "pred_next_stage"
 ENDING = "_segFromPrevStage"
@@ -47,7 +47,7 @@ class PreviousStage:
         """
         unpacked = self._unpacked(case_id)
         if unpacked.is_file():
-            label: LabelMap = np.load(unpacked, mmap_mode="r", allow_pickle=False)
+            label = np.asanyarray(map_npy(unpacked), np.uint8)
         else:
             label = load_npz(self._packed(case_id)).astype(np.uint8, copy=False)
         if label.shape != tuple(shape):

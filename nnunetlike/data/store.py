@@ -11,7 +11,6 @@ A preprocessed case is one float32 array (C + 1, D, H, W): the image channels, t
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 from isal.isal_zlib import DEFLATED
 
 from nnunetlike.core.errors import DataError
+from nnunetlike.core.intact import UNREADABLE
 from nnunetlike.core.serialization import atomic_path, load_pickle, save_pickle
 from nnunetlike.core.typing import FloatArray, Size
 from nnunetlike.data.bricks import BrickedArray, open_bricks, save_bricks, unreadable
@@ -33,11 +32,6 @@ COMPRESSION_LEVEL = 2
 
 RAW = -15
 """What zlib calls the window of deflated data without a header of their own."""
-
-UNREADABLE: Any = (
-    zipfile.BadZipFile, zlib.error, IsalError, KeyError, ValueError, EOFError, OSError,
-)  # fmt: skip
-"""What damaged files raise; the stub of IsalError has no base class."""
 
 EXACT_IN_FP16 = 2048
 """Up to here float16 holds every integer."""
@@ -81,6 +75,18 @@ def load_npz(path: Path, key: str = "data") -> FloatArray:
         raise unreadable(path, error) from None
 
 
+def map_npy(path: Path) -> FloatArray:
+    """Return the array of an npy, memory-mapped read-only.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
 def save_npy(path: Path, array: FloatArray) -> None:
     """Write an array as npy, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -119,7 +125,7 @@ class CaseStore:
         """
         path = self.array_file(case_id) or self.folder / f"{case_id}{SUFFIXES[self.form]}"
         if path.suffix == ".npy":
-            return "fp16" if _mapped(path).dtype == np.float16 else "npy"
+            return "fp16" if map_npy(path).dtype == np.float16 else "npy"
         return "npz" if path.suffix == ".npz" else "blosc2"
 
     def write(self, case_id: str, data: FloatArray, record: CaseRecord) -> None:
@@ -175,7 +181,7 @@ class CaseStore:
         """Return as `load` the array of a case, but one in bricks unread, to take slices of it."""
         packed, plain, bricks = (self.folder / f"{case_id}{end}" for end in ARRAY_SUFFIXES)
         if plain.is_file() and (unpacked or not packed.is_file()):
-            return _mapped(plain)
+            return map_npy(plain)
         return open_bricks(bricks) if bricks.is_file() else load_npz(packed)
 
     def is_unpacked(self, case_id: str) -> bool:
@@ -192,13 +198,6 @@ class CaseStore:
 
     def _properties(self, case_id: str) -> Path:
         return self.folder / f"{case_id}.pkl"
-
-
-def _mapped(path: Path) -> FloatArray:
-    try:
-        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise unreadable(path, error) from None
 
 
 def _rounded(data: FloatArray, case_id: str) -> FloatArray:

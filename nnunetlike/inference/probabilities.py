@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.errors import DataError, ShapeError
+from nnunetlike.core.intact import UNREADABLE
 from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.record import Box
 from nnunetlike.data.store import load_npz
@@ -45,7 +45,7 @@ def open_channels(path: Path) -> Iterator[Channels]:
             archive = stack.enter_context(zipfile.ZipFile(path))
             stream = stack.enter_context(archive.open(f"{KEY}.npy"))
             shape, is_fortran, dtype = _header(stream)
-        except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+        except UNREADABLE as error:
             raise _unreadable(path, error) from None
         if len(shape) != 4 or dtype.kind != "f":
             raise _unreadable(path, f"axes {shape} of {dtype}; they should be K, D, H, W of floats")
@@ -76,7 +76,7 @@ def _read_one(
     try:
         content = stream.read(count * dtype.itemsize)
         return np.frombuffer(content, dtype, count).reshape(shape).astype(np.float16, copy=False)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from None
 
 

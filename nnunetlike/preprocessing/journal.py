@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetlike.core.intact import damage
+from nnunetlike.core.intact import UNREADABLE, damage
 from nnunetlike.core.serialization import write_text
 from nnunetlike.data.store import ARRAY_SUFFIXES, SUFFIXES, CaseStore
 
@@ -149,7 +149,7 @@ def _checksums(path: Path) -> list[int]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [member.CRC for member in archive.infolist()]
-    except (OSError, zipfile.BadZipFile):
+    except UNREADABLE:
         return []
 
 
