@@ -13,11 +13,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.topology import Topology
 from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
+
+settings.register_profile("repeatable", derandomize=True)  # of tools/check.sh
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 VIDEO_TASK = "Task950_Ventricles"

@@ -9,7 +9,8 @@ export OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 echo "== ruff" && ruff check . && ruff format --check .
 echo "== mypy" && mypy
 echo "== pytest"
-python -m pytest -m "not gpu" -n 2 --dist loadscope --timeout 600 --durations 15 -q "$@"
+python -m pytest -m "not gpu" -n 2 --dist loadscope --timeout 600 --durations 15 -q \
+    --hypothesis-profile=repeatable "$@"
 if [ $# -eq 0 ]; then
     echo "== benchmarks" && python -m benchmarks --quick
 fi
