@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.typing import IntArray, LabelMap
+from nnunetlike.preprocessing.numpy_choice import Chooser
 
 SEED = 1234
 MOST = 10000
@@ -17,11 +18,10 @@ MOST = 10000
 LEAST_SHARE = 0.01
 """Share of a class that is drawn at least."""
 
-AT_ONCE = 2**18
-"""Random numbers that are drawn together."""
+PIECE = 64
+"""Voxels that are looked at together."""
 
 Locations = npt.NDArray[np.int64]
-RawNumbers = npt.NDArray[np.uint32]
 
 
 def sample_class_locations(label: LabelMap, classes: Sequence[int]) -> dict[int, Locations]:
@@ -35,11 +35,11 @@ def sample_class_locations(label: LabelMap, classes: Sequence[int]) -> dict[int,
         For each class int64 (n, 3) in the order drawn; (0, 3) for a class that does not occur.
     """
     flat = np.ascontiguousarray(label).reshape(-1)
-    low = int(flat.min()) if flat.size else 0
-    counts = np.zeros((int(flat.max()) if flat.size else 0) - low + 1, np.int64)
+    low, high = _limits(flat)
+    counts = np.zeros(high - low + 1, np.int64)
     _count(flat, low, counts)
-    random = np.random.RandomState(SEED)
-    drawn = {int(value): _draw(_count_of(counts, value - low), random) for value in classes}
+    chooser = Chooser(SEED)
+    drawn = {int(value): _draw(_count_of(counts, value - low), chooser) for value in classes}
     orders = {value: np.argsort(ranks) for value, ranks in drawn.items()}
     starts = np.cumsum([0, *(len(ranks) for ranks in drawn.values())])
     wanted = np.concatenate(
@@ -60,67 +60,50 @@ def sample_class_locations(label: LabelMap, classes: Sequence[int]) -> dict[int,
     return locations
 
 
+def _limits(label: LabelMap) -> tuple[int, int]:
+    """Return two numbers between which all labels lie."""
+    if label.dtype.itemsize <= 2:
+        return int(np.iinfo(label.dtype).min), int(np.iinfo(label.dtype).max)
+    return (int(label.min()), int(label.max())) if label.size else (0, 0)
+
+
 def _count_of(counts: IntArray, slot: int) -> int:
     return int(counts[slot]) if 0 <= slot < len(counts) else 0
 
 
-def _draw(total: int, random: np.random.RandomState) -> Locations:
-    """Return which of `total` voxels, counted in C order, are taken.
-
-    These are the numbers of `random.choice(total, size, replace=False)`, which shuffles all and
-    takes the first. No step of the shuffle takes less than one raw number, so never are more drawn
-    than it uses, and `random` is left as `choice` leaves it.
-    """
-    if total == 0:
-        return np.empty(0, np.int64)
+def _draw(total: int, chooser: Chooser) -> Locations:
+    """Return which of `total` voxels, counted in C order, are taken."""
     size = max(min(total, MOST), int(np.ceil(LEAST_SHARE * total)))
-    order = np.arange(total, dtype=np.uint32)
-    last = total - 1
-    while last > 0:
-        raw = random.randint(0, 2**32, size=min(last, AT_ONCE), dtype=np.uint32)
-        last = _shuffle_down(order, raw, last)
-    return order[:size].astype(np.int64)
-
-
-@compiled
-def _shuffle_down(order: RawNumbers, raw: RawNumbers, last: int) -> int:
-    """Swap entries `last`, `last` - 1, ... each with a random one before it while numbers suffice.
-
-    A number is cut to the bits of the index and refused where it exceeds the index; an entry is
-    then swapped with itself, as guessing which branch is next takes longer.
-
-    Returns:
-        The entry that is next.
-    """
-    mask = 1
-    while mask < last:
-        mask = 2 * mask + 1
-    for number in raw:
-        cut = int(number) & mask
-        accepted = cut <= last
-        other = cut if accepted else last
-        order[last], order[other] = order[other], order[last]
-        last -= accepted
-        mask = mask >> 1 if last <= mask >> 1 else mask
-    return last
+    return chooser.choose(total, size)
 
 
 @compiled
 def _count(label: LabelMap, low: int, counts: IntArray) -> None:
     start = 0
     while start < len(label):
-        stop = end_of_run(label, start)
+        stop = _end_of_run(label, start)
         counts[label[start] - low] += stop - start
         start = stop
 
 
 @compiled
-def end_of_run(label: LabelMap, start: int) -> int:
-    """Return where voxels cease to have the label of the one at `start`."""
+def _end_of_run(label: LabelMap, start: int) -> int:
+    """Return where voxels cease to have the label of the one at `start`, or their piece ends."""
+    end = min(start - start % PIECE + PIECE, len(label))
+    if start % PIECE == 0 and _is_constant(label[start:end]):
+        return end
     value, stop = label[start], start + 1
-    while stop < len(label) and label[stop] == value:
+    while stop < end and label[stop] == value:
         stop += 1
     return stop
+
+
+@compiled
+def _is_constant(piece: LabelMap) -> bool:
+    first, differs = piece[0], False
+    for i in range(len(piece)):
+        differs |= piece[i] != first
+    return not differs
 
 
 @compiled
@@ -136,7 +119,7 @@ def _collect(
     ranks = np.zeros(len(next_of), np.int64)
     start = 0
     while start < len(label):
-        stop = end_of_run(label, start)
+        stop = _end_of_run(label, start)
         slot = label[start] - low
         first, at = ranks[slot], next_of[slot]
         ranks[slot] += stop - start

@@ -19,6 +19,13 @@ from nnunetlike.data.record import Box
 OUTSIDE = -1
 """Label of a voxel that belongs to the surroundings of the body."""
 
+LOWEST = int(np.iinfo(np.int16).min)
+PIECE = 64
+"""Voxels that are looked at together."""
+
+AT_ONCE = 2**14
+"""Voxels of a label that stay in the cache."""
+
 EMPTY, BODY, SURROUNDINGS = 0, 1, 2
 MaskArray = npt.NDArray[np.uint8]
 
@@ -59,26 +66,42 @@ def crop_to_nonzero(image: npt.NDArray[Any], label: LabelMap | None) -> Cropped:
         raise ShapeError(f"an image has the axes C, D, H, W; this one has shape {image.shape}")
     if label is not None and label.shape != image.shape[1:]:
         raise ShapeError(f"the label has shape {label.shape} but the image {image.shape[1:]}")
-    mask = np.zeros(image.shape[1:], np.uint8)
-    limits = np.stack([np.array(mask.shape), np.zeros(3, np.int64)], axis=1).astype(np.int64)
-    for channel in np.ascontiguousarray(image, np.float32):
-        _mark_body(channel, mask, limits)
+    whole: FloatArray = np.ascontiguousarray(image, np.float32)
+    limits = np.stack([np.array(image.shape[1:]), np.zeros(3, np.int64)], axis=1).astype(np.int64)
+    _find_limits(whole, limits)
     if limits[0, 1] == 0:
         raise DataError(
             "the image is zero everywhere, so there is nothing to crop to. Take the case out of "
             "dataset.json, or export it anew"
         )
     box = _box(limits)
-    window = _slices(box)
-    body = np.ascontiguousarray(mask[window])
+    part, body = _cut(whole, box)
     flood_surroundings(body)
-    inside = np.zeros(body.shape, np.int16) if label is None else label[window].astype(np.int16)
-    _mark_outside(inside.reshape(-1), body.reshape(-1))
-    classes = present_labels(inside)
+    seen = np.zeros(2**16, np.bool_)
+    if label is None:
+        inside: LabelMap = np.zeros(body.shape, np.int16)
+    else:
+        inside = label[_slices(box)].astype(np.int16)
+    _mark_outside(inside.reshape(-1), body.reshape(-1), LOWEST, seen)
+    classes = tuple((np.flatnonzero(seen) + LOWEST).tolist())
     if classes[0] < OUTSIDE:
         inside[inside < OUTSIDE] = 0
-    part = np.ascontiguousarray(image[(slice(None), *window)], np.float32)
     return Cropped(part, inside, box, classes)
+
+
+def _cut(image: FloatArray, box: Box) -> tuple[FloatArray, MaskArray]:
+    """Return the part in the box, `image` itself if that is all, and where it is not zero."""
+    sizes = tuple(stop - start for start, stop in box)
+    body = np.zeros(sizes, np.uint8)
+    if sizes == image.shape[1:]:
+        for channel in image:
+            _mark_body(channel.reshape(-1), body.reshape(-1))
+        return image, body
+    part = np.empty((len(image), *sizes), np.float32)
+    (z, _), (y, _), (x, _) = box
+    for channel, target in zip(image, part, strict=True):
+        _copy_and_mark(channel, target, (z, y, x), body)
+    return part, body
 
 
 def uncrop(label: npt.NDArray[Any], box: Box, shape: Shape3) -> npt.NDArray[Any]:
@@ -130,45 +153,104 @@ def _slices(box: Box) -> tuple[slice, slice, slice]:
 
 @compiled
 def _see(label: LabelMap, low: int, seen: BoolArray) -> None:
-    before = label[0]
-    seen[before - low] = True
-    for value in label:
-        if value != before:
-            seen[value - low] = True
-            before = value
+    """Mark the values that occur, piece by piece: most pieces hold one value."""
+    for start in range(0, len(label), PIECE):
+        _see_piece(label[start : start + PIECE], low, seen)
 
 
 @compiled
-def _mark_outside(label: LabelMap, mask: MaskArray) -> None:
+def _see_piece(label: LabelMap, low: int, seen: BoolArray) -> None:
+    first, differs = label[0], False
     for i in range(len(label)):
-        outside = label[i] == 0 and mask[i] == SURROUNDINGS
-        label[i] = OUTSIDE if outside else label[i]
+        differs |= label[i] != first
+    seen[first - low] = True
+    if differs:
+        for value in label:
+            seen[value - low] = True
 
 
 @compiled
-def _mark_body(channel: FloatArray, mask: MaskArray, limits: IntArray) -> None:
-    """Add the non-zero voxels of a channel to the mask and stretch `limits` (3, 2) around them."""
-    depth, height, width = channel.shape
+def _mark_outside(label: LabelMap, body: MaskArray, low: int, seen: BoolArray) -> None:
+    """Make zeros outside the body OUTSIDE, and mark the values that then occur."""
+    for start in range(0, len(label), AT_ONCE):
+        piece, mask = label[start : start + AT_ONCE], body[start : start + AT_ONCE]
+        for i in range(len(piece)):
+            outside = (piece[i] == 0) & (mask[i] == SURROUNDINGS)
+            piece[i] = OUTSIDE if outside else piece[i]
+        _see(piece, low, seen)
+
+
+@compiled
+def _find_limits(image: FloatArray, limits: IntArray) -> None:
+    """Stretch `limits` (3, 2) around the non-zero voxels of an image (C, D, H, W).
+
+    What lies within the limits so far is not looked at.
+    """
+    channels, depth, height, width = image.shape
+    z_limits, y_limits, x_limits = limits
+    for c in range(channels):
+        for z in range(depth):
+            for y in range(height):
+                row = image[c, z, y]
+                known = z_limits[0] <= z < z_limits[1] and y_limits[0] <= y < y_limits[1]
+                first = _first_filled(row[: x_limits[0]] if known else row)
+                if not known:
+                    if first == width:
+                        continue
+                    z_limits[0], z_limits[1] = min(z_limits[0], z), max(z_limits[1], z + 1)
+                    y_limits[0], y_limits[1] = min(y_limits[0], y), max(y_limits[1], y + 1)
+                x_limits[0] = min(x_limits[0], first)
+                beyond = row[x_limits[1] :]
+                x_limits[1] += _end_of_filled(beyond)
+
+
+@compiled
+def _is_filled(piece: FloatArray) -> bool:
+    filled = False
+    for i in range(len(piece)):
+        filled |= piece[i] != 0
+    return filled
+
+
+@compiled
+def _first_filled(row: FloatArray) -> int:
+    """Return the place of the first entry that is not zero, or the length."""
+    start = 0
+    while start < len(row) and not _is_filled(row[start : start + PIECE]):
+        start += PIECE
+    while start < len(row) and row[start] == 0:
+        start += 1
+    return min(start, len(row))
+
+
+@compiled
+def _end_of_filled(row: FloatArray) -> int:
+    """Return one past the last entry that is not zero, or 0."""
+    stop = len(row)
+    while stop > 0 and not _is_filled(row[max(stop - PIECE, 0) : stop]):
+        stop -= PIECE
+    while stop > 0 and row[stop - 1] == 0:
+        stop -= 1
+    return max(stop, 0)
+
+
+@compiled
+def _mark_body(channel: FloatArray, body: MaskArray) -> None:
+    for i in range(len(channel)):
+        body[i] |= channel[i] != 0
+
+
+@compiled
+def _copy_and_mark(
+    channel: FloatArray, part: FloatArray, starts: tuple[int, int, int], body: MaskArray
+) -> None:
+    """Copy what of a channel begins at `starts` into `part`, and add what is not 0 to `body`."""
+    depth, height, width = part.shape
+    z0, y0, x0 = starts
     for z in range(depth):
         for y in range(height):
-            row, row_mask = channel[z, y], mask[z, y]
-            count = 0
-            for x in range(width):
-                filled = row[x] != 0
-                row_mask[x] |= filled
-                count += filled
-            if count == 0:
-                continue
-            limits[0, 0], limits[0, 1] = min(limits[0, 0], z), max(limits[0, 1], z + 1)
-            limits[1, 0], limits[1, 1] = min(limits[1, 0], y), max(limits[1, 1], y + 1)
-            x = 0
-            while x < limits[2, 0] and row[x] == 0:
-                x += 1
-            limits[2, 0] = min(limits[2, 0], x)
-            x = width
-            while x > limits[2, 1] and row[x - 1] == 0:
-                x -= 1
-            limits[2, 1] = max(limits[2, 1], x)
+            part[z, y] = channel[z0 + z, y0 + y, x0 : x0 + width]
+        _mark_body(part[z].reshape(-1), body[z].reshape(-1))
 
 
 @compiled
@@ -188,12 +270,18 @@ def _flood(mask: MaskArray, stack: IntArray) -> None:
         for y in range(1, height - 1):
             row = mask[z, y]
             a, b, c, d = mask[z - 1, y], mask[z, y - 1], mask[z, y + 1], mask[z + 1, y]
-            meet = 0
-            for x in range(width):
-                meet += (row[x] == EMPTY) & ((a[x] | b[x] | c[x] | d[x]) >= SURROUNDINGS)
-            for x in range(width if meet else 0):
-                if row[x] == EMPTY and (a[x] | b[x] | c[x] | d[x]) >= SURROUNDINGS:
+            for x in range(width if _meet(row, a, b, c, d) else 0):
+                if row[x] == EMPTY and (a[x] | b[x] | c[x] | d[x]) & SURROUNDINGS:
                     stack = _flood_from(mask, stack, z, y, x)
+
+
+@compiled
+def _meet(row: MaskArray, a: MaskArray, b: MaskArray, c: MaskArray, d: MaskArray) -> bool:
+    """Tell whether zeros of a row lie beside surroundings in one of four others."""
+    found = False
+    for x in range(len(row)):
+        found |= (row[x] == EMPTY) & (((a[x] | b[x] | c[x] | d[x]) & SURROUNDINGS) != 0)
+    return found
 
 
 @compiled

@@ -31,26 +31,24 @@ def foreground_sample(channel: FloatArray, label: LabelMap) -> npt.NDArray[np.fl
 @compiled
 def _collect(values: FloatArray, label: LabelMap, out: FloatArray) -> int:
     """Write the sample and return its size, piece by piece: most are all foreground, or none."""
+    place = np.empty(PIECE, np.int64)
     taken, skip = 0, 0
     for start in range(0, len(label), PIECE):
         piece = label[start : start + PIECE]
-        count = 0
+        first, differs = piece[0] > 0, False
         for i in range(len(piece)):
-            count += piece[i] > 0
-        if 0 < count < len(piece):
+            differs |= (piece[i] > 0) != first
+        count = len(piece) if first else 0
+        if differs:
+            count = 0
             for i in range(len(piece)):
-                if piece[i] > 0:
-                    if skip == 0:
-                        out[taken] = values[start + i]
-                        taken += 1
-                        skip = STRIDE
-                    skip -= 1
-        elif count > 0:
-            while skip < count:
-                out[taken] = values[start + skip]
-                taken += 1
-                skip += STRIDE
-            skip -= count
+                place[count] = i
+                count += piece[i] > 0
+        while skip < count:
+            out[taken] = values[start + (place[skip] if differs else skip)]
+            taken += 1
+            skip += STRIDE
+        skip -= count
     return taken
 
 
@@ -73,8 +71,8 @@ def intensity_statistics(values: FloatArray) -> IntensityStatistics:
         median=float("nan") if missing else float(np.mean(middle)),
         mean=float(np.mean(single)),
         sd=float(np.std(single)),
-        mn=float(np.min(single)),
-        mx=float(np.max(single)),
+        mn=float("nan") if missing else float(ascending[0]),
+        mx=float(ascending[-1]),
         percentile_99_5=_percentile(ascending, 99.5),
         percentile_00_5=_percentile(ascending, 0.5),
     )

@@ -1,9 +1,7 @@
 """Label maps on another grid, at a cost that does not depend on the number of labels.
 
 Meant is: resize the 0/1 mask of every label, and give a voxel the largest label whose mask reaches
-1/2 there, or 0. For linear interpolation only the eight voxels around matter: where they agree the
-answer is theirs, elsewhere their weights are added label by label, in double precision and in the
-order in which the masks' resizing adds them, so that ties come out the same.
+1/2 there, or 0. For linear interpolation only the eight voxels around matter (`corner_rule`).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from scipy import ndimage
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
 from nnunetlike.core.typing import LabelMap
-from nnunetlike.preprocessing.cells import Reach, fill_plain, largest_half, reach
+from nnunetlike.preprocessing.corner_rule import apply_corner_rule
 from nnunetlike.preprocessing.resampling import check_request
 from nnunetlike.preprocessing.taps import LinearTaps, linear_taps, nearest
 
@@ -56,7 +54,7 @@ def resample_label(
     if label.shape == new_shape:
         return label
     small = label.dtype in (np.int8, np.uint8, np.int16)
-    work: LabelMap = label.astype(np.int16 if small else np.int32)
+    work: LabelMap = label.astype(np.int16 if small else np.int32, copy=False)
     if axis is None:
         resampled = _resample(work, new_shape, order)
     else:
@@ -64,7 +62,7 @@ def resample_label(
         depth, height, width = (new_shape[i] for i in (axis, *_others(axis)))
         resampled = _resample_apart(turned, (depth, height, width), order, order_z)
         resampled = np.ascontiguousarray(np.moveaxis(resampled, 0, axis))
-    return resampled.astype(label.dtype)
+    return resampled.astype(label.dtype, copy=False)
 
 
 def _others(axis: int) -> list[int]:
@@ -97,8 +95,7 @@ def _resample(label: LabelMap, shape: tuple[int, int, int], order: int) -> Label
         return _by_masks(label, shape, at_half=True)
     out = np.empty(shape, label.dtype)
     depth, height, width = map(linear_taps, label.shape, shape)
-    reached = reach(width, label.shape[2])
-    _apply_corner_rule(np.ascontiguousarray(label), out, depth, height, width, reached)
+    apply_corner_rule(np.ascontiguousarray(label), out, depth, height, width)
     return out
 
 
@@ -114,47 +111,6 @@ def _by_masks(label: LabelMap, shape: tuple[int, int, int], *, at_half: bool) ->
         share = ndimage.zoom(mask, factors, order=3, mode="nearest", grid_mode=True)
         out[share >= 0.5 if at_half else share > 0.5] = value
     return out
-
-
-@compiled
-def _apply_corner_rule(
-    label: LabelMap,
-    out: LabelMap,
-    depth: LinearTaps,
-    height: LinearTaps,
-    width: LinearTaps,
-    reached: Reach,
-) -> None:
-    """Interpolate the masks of `label` (d, h, w) linearly at all voxels of `out` (D, H, W)."""
-    flags = np.empty(label.shape[2], np.uint8)
-    plain = np.empty(out.shape[2], label.dtype)
-    mixed = np.empty(out.shape[2], np.int64)
-    corners = np.empty(8, label.dtype)
-    weights = np.empty(8, np.float64)
-    before = (-1, -1, -1, -1)
-    count = 0
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            cell = (depth.low[i], depth.high[i], height.low[j], height.high[j])
-            a, b = label[cell[0], cell[2]], label[cell[0], cell[3]]
-            c, d = label[cell[1], cell[2]], label[cell[1], cell[3]]
-            if cell != before:
-                count = fill_plain(a, b, c, d, reached, flags, plain, mixed)
-                before = cell
-            wa = depth.low_weight[i] * height.low_weight[j]
-            wb = depth.low_weight[i] * height.high_weight[j]
-            wc = depth.high_weight[i] * height.low_weight[j]
-            wd = depth.high_weight[i] * height.high_weight[j]
-            row = out[i, j]
-            row[:] = plain
-            for k in mixed[:count]:
-                x, y = width.low[k], width.high[k]
-                wx, wy = width.low_weight[k], width.high_weight[k]
-                corners[0], corners[1], corners[2], corners[3] = a[x], a[y], b[x], b[y]
-                corners[4], corners[5], corners[6], corners[7] = c[x], c[y], d[x], d[y]
-                weights[0], weights[1], weights[2], weights[3] = wa * wx, wa * wy, wb * wx, wb * wy
-                weights[4], weights[5], weights[6], weights[7] = wc * wx, wc * wy, wd * wx, wd * wy
-                row[k] = largest_half(corners, weights)
 
 
 @compiled

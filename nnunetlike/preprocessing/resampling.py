@@ -20,6 +20,9 @@ ORDERS = (0, 1, 3)
 ANISOTROPY = 3
 """Largest ratio of spacings at which all axes are still resampled together."""
 
+PIECE = 2**18
+"""Voxels whose range is sought together: they stay in the cache."""
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 _Step: TypeAlias = Callable[[FloatArray, FloatArray, int, FloatArray], None]
 
@@ -117,7 +120,10 @@ def resample_image(
 
 def _frame(values: FloatArray) -> tuple[float, float, float]:
     """Return the middle, lowest and highest of `values`, missing ones (NaN) left out."""
-    low, high = (float(extreme.reduce(values, axis=None)) for extreme in (np.fmin, np.fmax))
+    flat = values.reshape(-1)
+    pieces = [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
+    ends = np.array([(np.fmin.reduce(piece), np.fmax.reduce(piece)) for piece in pieces])
+    low, high = float(np.fmin.reduce(ends[:, 0])), float(np.fmax.reduce(ends[:, 1]))
     middle = low / 2 + high / 2
     return (middle if np.isfinite(middle) else 0.0), low, high
 
@@ -149,22 +155,35 @@ def _resize(
             if step is _resize_depth
             else (len(source), *out.shape[1:])
         )
-        target = _array_for(out, shape, precision)
+        target = _array_for(out, shape, precision, in_place=order == 3)
         step(source, target, order, frame)
         source = target
     if source is not out:
         out[:] = source
 
 
-def _array_for(out: npt.NDArray[Any], shape: Size, precision: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return `out` if a result of this shape can be written straight into it, else a new array."""
-    direct = out.shape == shape and out.dtype == precision and out.flags.c_contiguous
-    return out if direct else np.empty(shape, precision)
+def _array_for(
+    out: npt.NDArray[Any], shape: Size, precision: npt.DTypeLike, *, in_place: bool = False
+) -> npt.NDArray[Any]:
+    """Return `out`, or its first slices, if a result of this shape fits there, else a new array.
+
+    Args:
+        out: where the last result goes.
+        shape: of this result.
+        precision: of this result.
+        in_place: the first axis will be resized by a spline that reads a line before it writes it.
+    """
+    if out.dtype == precision and out.flags.c_contiguous:
+        if out.shape == shape:
+            return out
+        if in_place and out.shape[1:] == shape[1:] and len(out) > shape[0]:
+            return out[: shape[0]]
+    return np.empty(shape, precision)
 
 
 def _resize_depth(source: FloatArray, target: FloatArray, order: int, frame: FloatArray) -> None:
     rows, target_rows = (array.reshape(len(array), -1) for array in (source, target))
-    resize_depth(rows, target_rows, *ruler(len(source), len(target), order, source.dtype), frame)
+    resize_depth(rows, target_rows, ruler(len(source), len(target), order, source.dtype), frame)
 
 
 def _resize_planes(source: FloatArray, target: FloatArray, order: int, frame: FloatArray) -> None:
@@ -192,7 +211,8 @@ def _resize_apart(
     """Write `channel`, resized slice by slice and then along the first axis, into `out`."""
     every = np.arange(len(channel))
     along = nearest(len(channel), len(out)) if order_z == 0 else every
-    slices = _array_for(out, (len(along), *out.shape[1:]), precision)
+    shape = (len(along), *out.shape[1:])
+    slices = _array_for(out, shape, precision, in_place=order_z == 3)
     if channel.shape[1:] == out.shape[1:]:
         slices[:] = channel[along]
     elif order == 0:

@@ -30,6 +30,9 @@ CHUNK = 512
 BLOCK = 16
 """Columns that are transposed together."""
 
+SPARE = 16
+"""Columns by which scratch is wider: rows a power of two apart would share lines of the cache."""
+
 
 class Ruler(NamedTuple):
     """How one axis is resized: first tap of each new voxel (m,), weights (m, 2 or 4)."""
@@ -153,57 +156,63 @@ def resize_rows(
     out: FloatArray,
     start: int,
     stop: int,
-    first: Indices,
-    weights: FloatArray,
-    constants: FloatArray,
+    ruler: Ruler,
     frame: FloatArray,
     state: FloatArray,
 ) -> None:
     """Resize the first axis of `source` (n, w) into `out` (m, w), columns start..stop.
 
-    `state` is scratch of at least (n + 4, stop - start); the tap count of `weights` is the order.
+    `state` is scratch of at least (n + 4, stop - start); the tap count of `ruler` is the order.
     """
-    if weights.shape[1] == 4:
-        _filter_down(source, start, stop, frame[0], state, constants)
-        _filter_up(source, start, stop, frame[0], state, constants)
-        _gather_cubic(state, out, start, stop, first, weights, frame)
+    if ruler.weights.shape[1] == 4:
+        _filter_down(source, start, stop, frame[0], state, ruler.constants)
+        _filter_up(source, start, stop, frame[0], state, ruler.constants)
+        _gather_cubic(state, out, start, stop, ruler.first, ruler.weights, frame)
     else:
-        _gather_linear(source, out, start, stop, first, weights, frame)
+        _gather_linear(source, out, start, stop, ruler.first, ruler.weights, frame)
 
 
 @compiled
-def resize_depth(
-    source: FloatArray,
-    out: FloatArray,
-    first: Indices,
-    weights: FloatArray,
-    constants: FloatArray,
-    frame: FloatArray,
-) -> None:
+def resize_depth(source: FloatArray, out: FloatArray, ruler: Ruler, frame: FloatArray) -> None:
     """Resize the first axis of `source` (d, h·w) into `out` (D, h·w)."""
     width = source.shape[1]
     state = np.empty((source.shape[0] + 4, min(width, CHUNK)), source.dtype)
     for start in range(0, width, CHUNK):
         stop = min(start + CHUNK, width)
-        resize_rows(source, out, start, stop, first, weights, constants, frame, state)
+        resize_rows(source, out, start, stop, ruler, frame, state)
 
 
 @compiled
 def _transpose(source: FloatArray, out: FloatArray) -> None:
-    """Write `source` (h, w) turned into `out` (w, h), four rows at a time."""
-    height, width = source.shape
-    whole = height - height % 4
+    """Write `source` (h, w) turned into `out` (w, h), eight rows at a time.
+
+    Either may have more columns than the other has rows; these are left out.
+    """
+    height, width = min(source.shape[0], out.shape[1]), min(source.shape[1], out.shape[0])
+    whole, pitch = height - height % 8, out.shape[1]
     flat = out.reshape(-1)
     for left in range(0, width, BLOCK):
         right = min(left + BLOCK, width)
-        for i in range(0, whole, 4):
+        for i in range(0, whole, 8):
             a, b, c, d = source[i], source[i + 1], source[i + 2], source[i + 3]
+            e, f, g, h = source[i + 4], source[i + 5], source[i + 6], source[i + 7]
             for j in range(left, right):
-                at = j * height + i
+                at = j * pitch + i
                 flat[at], flat[at + 1], flat[at + 2], flat[at + 3] = a[j], b[j], c[j], d[j]
+                flat[at + 4], flat[at + 5], flat[at + 6], flat[at + 7] = e[j], f[j], g[j], h[j]
         for i in range(whole, height):
             for j in range(left, right):
                 out[j, i] = source[i, j]
+
+
+class _Scratch(NamedTuple):
+    """Where a plane is resized, with columns to spare (`SPARE`)."""
+
+    tall: FloatArray
+    turned: FloatArray
+    wide: FloatArray
+    down_state: FloatArray
+    across_state: FloatArray
 
 
 @compiled
@@ -228,54 +237,42 @@ def resize_planes(
     _, height, width = source.shape
     new_height, new_width = out.shape[1:]
     dtype = source.dtype
-    tall = np.empty((new_height, width), dtype)
-    turned = np.empty((width, new_height), dtype)
-    wide = np.empty((new_width, new_height), dtype)
-    down_state = np.empty((height + 4, width), dtype)
-    across_state = np.empty((width + 4, new_height), dtype)
-    before = np.empty(4, dtype)
-    after = np.empty(4, dtype)
+    scratch = _Scratch(
+        np.empty((new_height, width + SPARE), dtype),
+        np.empty((width, new_height + SPARE), dtype),
+        np.empty((new_width, new_height + SPARE), dtype),
+        np.empty((height + 4, width), dtype),
+        np.empty((width + 4, new_height), dtype),
+    )
     for i in range(len(planes)):
         if i > 0 and planes[i] == planes[i - 1]:
             out[i] = out[i - 1]
-            continue
-        plane = source[planes[i]]
-        frame = frames[planes[i]]
-        if new_width == width:
-            resize_rows(
-                plane, out[i], 0, width, down.first, down.weights, down.constants, frame, down_state
-            )
-            continue
-        if new_height == height:
-            _transpose(plane, turned)
-            resize_rows(
-                turned,
-                wide,
-                0,
-                height,
-                across.first,
-                across.weights,
-                across.constants,
-                frame,
-                across_state,
-            )
-            _transpose(wide, out[i])
-            continue
-        before[0], before[1], before[2], before[3] = frame[0], 0, -np.inf, np.inf
-        after[0], after[1], after[2], after[3] = 0, frame[1], frame[2], frame[3]
-        resize_rows(
-            plane, tall, 0, width, down.first, down.weights, down.constants, before, down_state
-        )
-        _transpose(tall, turned)
-        resize_rows(
-            turned,
-            wide,
-            0,
-            new_height,
-            across.first,
-            across.weights,
-            across.constants,
-            after,
-            across_state,
-        )
-        _transpose(wide, out[i])
+        else:
+            _resize_plane(source[planes[i]], out[i], down, across, frames[planes[i]], scratch)
+
+
+@compiled
+def _resize_plane(
+    plane: FloatArray,
+    out: FloatArray,
+    down: Ruler,
+    across: Ruler,
+    frame: FloatArray,
+    scratch: _Scratch,
+) -> None:
+    """Resize a plane (h, w) into `out` (H, W); an axis that stays as it is is left out."""
+    height, width = plane.shape
+    if out.shape[1] == width:
+        resize_rows(plane, out, 0, width, down, frame, scratch.down_state)
+        return
+    later = frame.copy()
+    if len(out) == height:
+        _transpose(plane, scratch.turned)
+    else:
+        first = frame.copy()
+        first[1], first[2], first[3] = 0, -np.inf, np.inf
+        later[0] = 0
+        resize_rows(plane, scratch.tall, 0, width, down, first, scratch.down_state)
+        _transpose(scratch.tall, scratch.turned)
+    resize_rows(scratch.turned, scratch.wide, 0, len(out), across, later, scratch.across_state)
+    _transpose(scratch.wide, out)

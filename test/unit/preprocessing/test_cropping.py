@@ -91,3 +91,32 @@ def test_a_spiral_is_flooded_to_its_end() -> None:
     flood_surroundings(mask)
     assert int((mask == 1).sum()) == body
     assert not (mask == 0).any()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_box_is_that_of_all_voxels_that_are_not_zero(channels: int) -> None:
+    random = np.random.default_rng(channels)
+    for _ in range(20):
+        image = np.zeros((channels, 9, 40, 300), np.float32)
+        for _ in range(3):
+            image[(*(random.integers(0, n) for n in image.shape),)] = np.nan
+        cropped = crop_to_nonzero(image, None)
+        places = np.argwhere(image[:, :, :, :] != 0)[:, 1:]
+        assert cropped.box == tuple(
+            zip(places.min(axis=0).tolist(), (places.max(axis=0) + 1).tolist(), strict=True)
+        )
+        window = (slice(None), *(slice(*side) for side in cropped.box))
+        np.testing.assert_array_equal(cropped.image, image[window])
+
+
+def test_all_labels_of_the_box_are_recorded_and_no_others() -> None:
+    random = np.random.default_rng(0)
+    image = np.zeros((1, 6, 40, 90), np.float32)
+    image[:, 1:-1, 3:-2, 5:-9] = 1
+    label = random.choice([0, 0, 0, 3, 300, -7], image.shape[1:]).astype(np.int16)
+    label[0] = 9
+    cropped = crop_to_nonzero(image, label)
+    assert cropped.classes == (-7, 0, 3, 300)
+    label[label < -1] = 0
+    window = tuple(slice(*side) for side in cropped.box)
+    np.testing.assert_array_equal(cropped.label, label[window])

@@ -91,3 +91,14 @@ def test_what_is_not_known_is_refused_by_name() -> None:
         resample_image(image, (3, 0, 3))
     with pytest.raises(ShapeError, match="C, D, H, W"):
         resample_image(image[0], (3, 3, 3))
+
+
+@pytest.mark.parametrize("order_z", [1, 3])
+def test_more_slices_are_those_of_the_resized_slices(order_z: int) -> None:
+    # new slices are written over those they are made of
+    image = np.random.default_rng(2).normal(size=(1, 5, 6, 7)).astype(np.float32)
+    slices = resample_image(image, (5, 11, 4), axis=0)
+    found = resample_image(image, (13, 11, 4), axis=0, order_z=order_z)
+    columns = np.asfortranarray(slices)
+    expected = resample_image(columns, (13, 11, 4), axis=0, order=0, order_z=order_z)
+    np.testing.assert_array_equal(found, expected)

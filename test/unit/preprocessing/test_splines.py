@@ -10,7 +10,7 @@ OPEN = np.array([0, 0, -np.inf, np.inf])
 
 def resized(line: np.ndarray, new: int, order: int, frame: np.ndarray = OPEN) -> np.ndarray:
     out = np.empty((new, 1))
-    resize_depth(line.reshape(-1, 1), out, *ruler(len(line), new, order, line.dtype), frame)
+    resize_depth(line.reshape(-1, 1), out, ruler(len(line), new, order, line.dtype), frame)
     return out.ravel()
 
 
