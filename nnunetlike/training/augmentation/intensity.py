@@ -11,17 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.preprocessing.resampling import resample_image
+from nnunetlike.training.augmentation.normal import add_noise
+from nnunetlike.training.augmentation.pointwise import bend, scale, statistics, stretch
 from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_volume
 
 Image: TypeAlias = npt.NDArray[np.float32]
 
 
 def noise(image: Image, sd: float, rng: np.random.Generator) -> Image:
-    """Return `image` with independent Gaussian noise of standard deviation `sd` added."""
-    field = rng.standard_normal(image.shape, np.float32)
-    field *= np.float32(sd)
-    field += image
-    return field
+    """Return `image` with independent Gaussian noise of standard deviation `sd` added.
+
+    Args:
+        image: (C, *patch) or a channel.
+        sd: in units of the image.
+        rng: one number is drawn, the key of the field.
+    """
+    result = np.empty(image.shape, np.float32)
+    key = rng.integers(2**64, dtype=np.uint64)
+    add_noise(_flat(image), np.float32(sd), key, result.reshape(-1))
+    return result
 
 
 def blur(channel: Image, sigma: float) -> Image:
@@ -42,10 +50,12 @@ def brightness(channel: Image, factor: float) -> Image:
 
 def contrast(channel: Image, factor: float) -> Image:
     """Return `channel` stretched about its mean by `factor`, clipped to its old range."""
-    mean = channel.mean(dtype=np.float64)
-    result = channel * np.float32(factor)
-    result += np.float32(mean * (1 - factor))
-    return np.clip(result, channel.min(), channel.max(), out=result)
+    values, result = _flat(channel), np.empty(channel.shape, np.float32)
+    low, high, mean, _ = statistics(values)
+    shift = np.float32(mean * (1 - factor))
+    ends = np.float32(low), np.float32(high)
+    stretch(values, np.float32(factor), shift, *ends, result.reshape(-1))
+    return result
 
 
 def low_resolution(channel: Image, zoom: float, *, in_plane: bool = False) -> Image:
@@ -76,23 +86,25 @@ def gamma(channel: Image, exponent: float, *, inverted: bool = False) -> Image:
 
     Source: nnU-Net v1 (augment_gamma, per channel, retain_stats).
     """
-    values = -channel if inverted else channel
-    low, extent = values.min(), np.float32(values.max() - values.min())
-    mean, deviation = _moments(values)
-    bent: Image = (values - low) / (extent + np.float32(1e-7))
-    np.power(bent, np.float32(exponent), out=bent)
-    new_mean, new_deviation = _moments(bent)
-    scaled = float(extent) + 1e-7
-    factor = deviation / (new_deviation * scaled + 1e-8) * scaled
-    sign = -1 if inverted else 1
-    bent *= np.float32(sign * factor)
-    bent += np.float32(sign * (mean - new_mean * factor))
-    return bent
+    values, result = _flat(channel), np.empty(channel.shape, np.float32)
+    low, high, mean, deviation = statistics(values)
+    sign, darkest = (-1, -high) if inverted else (1, low)
+    extent = float(np.float32(high - low)) + 1e-7
+    bent = result.reshape(-1)
+    bend(
+        values,
+        np.float32(sign),
+        np.float32(darkest),
+        np.float32(extent),
+        np.float32(exponent),
+        bent,
+    )
+    _, _, new_mean, new_deviation = statistics(bent)
+    factor = sign * deviation / (new_deviation * extent + 1e-8) * extent
+    scale(bent, np.float32(factor), np.float32(mean - new_mean * factor))
+    return result
 
 
-def _moments(values: Image) -> tuple[float, float]:
-    """Return mean and population standard deviation, in double precision throughout."""
-    mean = float(values.mean(dtype=np.float64))
-    centred = values - np.float32(mean)
-    square = float(np.mean(np.square(centred, out=centred), dtype=np.float64))
-    return mean, float(np.sqrt(max(square - (mean - float(np.float32(mean))) ** 2, 0.0)))
+def _flat(values: Image) -> Image:
+    """Return all values as one axis."""
+    return np.ascontiguousarray(values, np.float32).reshape(-1)
