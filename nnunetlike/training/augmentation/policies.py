@@ -238,8 +238,8 @@ def _reversed(
     result = np.empty(image.shape, dtype)
     missing = 4 - image.ndim
     volumes = (len(image), *(1,) * missing, *image.shape[1:])
-    flipped = tuple(axis - missing in axes for axis in range(3))
+    depth, height, width = (axis - missing in axes for axis in range(3))
     source = np.ascontiguousarray(image).reshape(volumes)
     for volume, target in zip(source, result.reshape(volumes), strict=True):
-        reverse(volume, flipped, target)
+        reverse(volume, (depth, height, width), target)
     return result

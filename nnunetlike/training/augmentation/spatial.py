@@ -164,7 +164,7 @@ def resample(
             spline.volume_coefficients(channel, filled)
         gather = interpolation.gather_volume if any(affine.angles) else interpolation.stretch_volume
         gather(coefficients, matrix, start, last, first, new_image)
-        label_gather.gather_volume_labels(_marked(label), matrix, start, last, first, new_label)
+        label_gather.gather_volume_labels(label, matrix, start, last, first, new_label)
         return new_image, new_label
     plane, new_plane = label.shape[-2:], patch_size[-2:]
     slices = block.reshape(-1, *plane)
@@ -177,15 +177,6 @@ def resample(
         label.reshape(-1, *plane), matrix, start, last, first, new_label.reshape(-1, *new_plane)
     )
     return new_image, new_label
-
-
-def _marked(label: LabelMap) -> LabelMap:
-    """Return `label` (D, H, W) as `mark_mixed` leaves it, in two bytes if it fits: it is faster."""
-    limit = np.iinfo(np.int16).max // 2
-    small = label.min() >= -limit and label.max() <= limit
-    marked = np.empty(label.shape, np.int16 if small else np.int32)
-    label_gather.mark_mixed(label, marked)
-    return marked
 
 
 def mirror(image: npt.NDArray[Scalar], axes: Sequence[int], lead: int = 0) -> npt.NDArray[Scalar]:
