@@ -21,6 +21,8 @@ ONE, HALF = np.float32(1), np.float32(0.5)
 SMALLEST = np.float32(2.0**-126)
 """Below, numbers have fewer digits."""
 
+LEAST = np.float32(-126)
+
 ROOT_HALF = np.int32(0x3F3504F3)
 """Bits of the square root of 1/2."""
 
@@ -82,7 +84,7 @@ def power_of_two(whole: np.float32, rest: np.float32) -> np.float32:
 
 @compiled
 def power(x: np.float32, coarse: np.float32, fine: np.float32) -> np.float32:
-    """Return x^(coarse + fine), 0 for x below `SMALLEST`; off by 3e-7 of it at most.
+    """Return x^(coarse + fine), off by 3e-7 of it at most; 0 where it or x have fewer digits.
 
     Args:
         x: from 0 to 1.
@@ -91,9 +93,9 @@ def power(x: np.float32, coarse: np.float32, fine: np.float32) -> np.float32:
     """
     whole, rest = split(x)
     rest = fine * whole + (coarse + fine) * rest
-    nearest = max(np.floor(coarse * whole + rest + HALF), np.float32(-126))
-    value = power_of_two(nearest, (coarse * whole - nearest) + rest)
-    return value if x >= SMALLEST else np.float32(0)
+    nearest = np.floor(coarse * whole + rest + HALF)
+    value = power_of_two(max(nearest, LEAST), (coarse * whole - nearest) + rest)
+    return value if x >= SMALLEST and nearest >= LEAST else np.float32(0)
 
 
 @compiled

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.preprocessing.resampling import resample_image
+from nnunetlike.preprocessing.taps import nearest
 from nnunetlike.training.augmentation.normal import add_noise
-from nnunetlike.training.augmentation.pointwise import bend, scale, statistics, stretch
+from nnunetlike.training.augmentation.pointwise import bend, pick, scale, statistics, stretch
 from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_volume
 
 Image: TypeAlias = npt.NDArray[np.float32]
@@ -32,25 +33,30 @@ def noise(image: Image, sd: float, rng: np.random.Generator) -> Image:
     return result
 
 
-def blur(channel: Image, sigma: float) -> Image:
+def blur(channel: Image, sigma: float, out: Image | None = None) -> Image:
     """Return `channel` under a Gaussian of `sigma` voxels, borders reflected, cut at 4 sigma.
+
+    Args:
+        channel: (D, H, W) or (H, W).
+        sigma: in voxels.
+        out: contiguous array for the result, here and below; it may be the channel itself.
 
     Source: nnU-Net v1 (scipy.ndimage.gaussian_filter).
     """
-    volume = np.ascontiguousarray(channel.reshape((1,) * (3 - channel.ndim) + channel.shape))
-    result = np.empty_like(volume)
-    smooth_volume(volume, gaussian_kernel(sigma), result)
-    return result.reshape(channel.shape)
+    volume, result = _volume(channel), _target(channel, out)
+    smooth_volume(volume, gaussian_kernel(sigma), result.reshape(volume.shape))
+    return result
 
 
-def brightness(channel: Image, factor: float) -> Image:
+def brightness(channel: Image, factor: float, out: Image | None = None) -> Image:
     """Return `channel` times `factor`."""
-    return channel * np.float32(factor)
+    result: Image = np.multiply(channel, np.float32(factor), out=out)
+    return result
 
 
-def contrast(channel: Image, factor: float) -> Image:
+def contrast(channel: Image, factor: float, out: Image | None = None) -> Image:
     """Return `channel` stretched about its mean by `factor`, clipped to its old range."""
-    values, result = _flat(channel), np.empty(channel.shape, np.float32)
+    values, result = _flat(channel), _target(channel, out)
     low, high, mean, _ = statistics(values)
     shift = np.float32(mean * (1 - factor))
     ends = np.float32(low), np.float32(high)
@@ -58,35 +64,43 @@ def contrast(channel: Image, factor: float) -> Image:
     return result
 
 
-def low_resolution(channel: Image, zoom: float, *, in_plane: bool = False) -> Image:
+def low_resolution(
+    channel: Image, zoom: float, out: Image | None = None, *, in_plane: bool = False
+) -> Image:
     """Return `channel` sampled at `zoom` of its resolution (nearest) and back (cubic splines).
 
     Args:
         channel: (D, H, W) or (H, W).
         zoom: share of the voxels along each axis that is kept, above 0, at most 1.
+        out: for the result.
         in_plane: leave D as it is.
     """
-    volume = channel.reshape((1, 1, *channel.shape) if channel.ndim == 2 else (1, *channel.shape))
-    shape = volume.shape[1:]
+    volume, result = _volume(channel), _target(channel, out)
+    shape = volume.shape
     small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
     if in_plane:
         small[0] = shape[0]
-    down = resample_image(volume, small, order=0)
-    up: Image = resample_image(down, shape, order=3)
-    return up.reshape(channel.shape)
+    planes, rows, columns = map(nearest, shape, small)
+    down = np.empty((1, *small), np.float32)
+    pick(volume, planes, rows, columns, down[0])
+    result.reshape(shape)[:] = resample_image(down, shape, order=3)[0]
+    return result
 
 
-def gamma(channel: Image, exponent: float, *, inverted: bool = False) -> Image:
+def gamma(
+    channel: Image, exponent: float, out: Image | None = None, *, inverted: bool = False
+) -> Image:
     """Return `channel`, scaled to [0, 1], to the power `exponent`; mean and deviation are restored.
 
     Args:
         channel: values of any range.
         exponent: above 1 darkens.
+        out: for the result.
         inverted: bend the negated channel and negate again, so 1 - x is raised instead of x.
 
     Source: nnU-Net v1 (augment_gamma, per channel, retain_stats).
     """
-    values, result = _flat(channel), np.empty(channel.shape, np.float32)
+    values, result = _flat(channel), _target(channel, out)
     low, high, mean, deviation = statistics(values)
     sign, darkest = (-1, -high) if inverted else (1, low)
     extent = float(np.float32(high - low)) + 1e-7
@@ -103,6 +117,15 @@ def gamma(channel: Image, exponent: float, *, inverted: bool = False) -> Image:
     factor = sign * deviation / (new_deviation * extent + 1e-8) * extent
     scale(bent, np.float32(factor), np.float32(mean - new_mean * factor))
     return result
+
+
+def _target(channel: Image, out: Image | None) -> Image:
+    return np.empty(channel.shape, np.float32) if out is None else out
+
+
+def _volume(channel: Image) -> Image:
+    """Return a channel with three axes."""
+    return np.ascontiguousarray(channel.reshape((1,) * (3 - channel.ndim) + channel.shape))
 
 
 def _flat(values: Image) -> Image:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
+from nnunetlike.preprocessing.taps import Indices
 from nnunetlike.training.augmentation.elementary import halves, power
 
 Float32: TypeAlias = npt.NDArray[np.float32]
@@ -69,9 +70,24 @@ def stretch(
     high: np.float32,
     result: Float32,
 ) -> None:
-    """Fill `result` with `factor · values + shift`, clipped to `low` ... `high`."""
-    for i in range(len(values)):
-        result[i] = min(max(values[i] * factor + shift, low), high)
+    """Fill `result`, which may be `values`, with `factor · values + shift` from `low` to `high`."""
+    buffer = np.empty(BLOCK, np.float32)
+    for start in range(0, len(values), BLOCK):
+        some = values[start : start + BLOCK]
+        for i in range(len(some)):
+            buffer[i] = min(max(some[i] * factor + shift, low), high)
+        put(buffer, start, result)
+
+
+@compiled
+def put(buffer: Float32, start: int, result: Float32) -> None:
+    """Write `buffer`, or what of it there is room for, into `result` from `start` on.
+
+    Loops that read one array and write another are vector code only if the two do not overlap.
+    """
+    target = result[start : start + len(buffer)]
+    for i in range(len(target)):
+        target[i] = buffer[i]
 
 
 @compiled
@@ -90,10 +106,17 @@ def bend(
     exponent: np.float32,
     result: Float32,
 ) -> None:
-    """Fill `result` with `((sign · values - low) / extent) ^ exponent`, the base within 0 ... 1."""
+    """Fill `result` with `((sign · values - low) / extent) ^ exponent`, the base within 0 ... 1.
+
+    `result` may be `values`.
+    """
     coarse, fine = halves(exponent)
-    for i in range(len(values)):
-        result[i] = power((sign * values[i] - low) / extent, coarse, fine)
+    buffer = np.empty(BLOCK, np.float32)
+    for start in range(0, len(values), BLOCK):
+        some = values[start : start + BLOCK]
+        for i in range(len(some)):
+            buffer[i] = power((sign * some[i] - low) / extent, coarse, fine)
+        put(buffer, start, result)
 
 
 @compiled
@@ -110,3 +133,15 @@ def reverse(volume: Float32, flipped: tuple[bool, bool, bool], result: Float32) 
             else:
                 for x in range(width):
                     target[x] = row[x]
+
+
+@compiled
+def pick(
+    volume: Float32, planes: Indices, rows: Indices, columns: Indices, result: Float32
+) -> None:
+    """Fill `result` with the voxels of `volume` (D, H, W) in the given planes, rows and columns."""
+    for i in range(len(planes)):
+        for j in range(len(rows)):
+            row, target = volume[planes[i], rows[j]], result[i, j]
+            for k in range(len(columns)):
+                target[k] = row[columns[k]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import pi
 from typing import Any, TypeAlias, TypeVar
 
@@ -183,28 +184,25 @@ def change_intensities(
         rng: gives the noise field.
         in_plane: keep axis 0 at full resolution.
     """
-    steps: tuple[tuple[Sequence[float | None], Callable[[Image, float], Image]], ...] = (
+    steps: tuple[tuple[Sequence[float | None], Callable[..., Image]], ...] = (
         (changes.blur_sigmas, intensity.blur),
         (changes.brightness_factors, intensity.brightness),
         (changes.contrast_factors, intensity.contrast),
-        (changes.zooms, lambda c, zoom: intensity.low_resolution(c, zoom, in_plane=in_plane)),
-        (changes.inverted_gammas, lambda c, g: intensity.gamma(c, g, inverted=True)),
+        (changes.zooms, partial(intensity.low_resolution, in_plane=in_plane)),
+        (changes.inverted_gammas, partial(intensity.gamma, inverted=True)),
         (changes.gammas, intensity.gamma),
     )
     if changes.noise_sd is not None:
-        image = intensity.noise(image, changes.noise_sd, rng)
-    if not any(_acts(parameters) for parameters, _ in steps):
+        result = intensity.noise(image, changes.noise_sd, rng)
+    elif any(parameter is not None for parameters, _ in steps for parameter in parameters):
+        result = np.array(image, order="C")
+    else:
         return image
-    channels = list(image)
     for parameters, change in steps:
-        for c, parameter in enumerate(parameters):
+        for channel, parameter in zip(result, parameters, strict=False):  # none, or one for each
             if parameter is not None:
-                channels[c] = change(channels[c], parameter)
-    return channels[0][None] if len(channels) == 1 else np.stack(channels)
-
-
-def _acts(parameters: Sequence[float | None]) -> bool:
-    return any(parameter is not None for parameter in parameters)
+                change(channel, parameter, channel)
+    return result
 
 
 def finish(
