@@ -47,6 +47,28 @@ block_sums = cast(
 )
 
 
+def _typed_prefetch(_context: Any, entries: Any, _index: Any) -> Any:
+    """Ask the machine to have an entry in the cache soon: `prefetch(entries, index)`.
+
+    It is a hint, so the index may lie outside of `entries`.
+    """
+    return types.void(entries, types.int64), _write_prefetch
+
+
+prefetch = cast(Callable[[Float32, int], None], intrinsic(_typed_prefetch))
+
+
+def _write_prefetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Write the instruction: to read, into the caches beyond the first, data."""
+    data = data_of(context, builder, signature.args[0], arguments[0])
+    place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+    hint = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+    builder.call(hint, [place, *(ir.Constant(number, n) for n in (0, 2, 1))])
+    return context.get_dummy_value()
+
+
 def _write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Write the instructions; the order of additions is that of rows, planes and then entries."""
     entries, firsts, weights, result = (
