@@ -169,13 +169,13 @@ def patch(folder: Path) -> Call:
 
 def spatial(folder: Path) -> Call:
     """A patch turned and scaled, image cubic, label linear."""
-    from nnunetlike.training.augmentation.spatial import Affine, resample
+    from nnunetlike.training.augmentation.spatial import Affine, Scratch, resample
 
     params, image, label = read(folder, "image", "label")
-    affine = Affine(tuple(params["angles"]), params["scale"])
+    affine, scratch = Affine(tuple(params["angles"]), params["scale"]), Scratch()
 
     def call() -> Mapping[str, Any]:
-        found, wanted = resample(image, label, affine, tuple(params["patch"]))
+        found, wanted = resample(image, label, affine, tuple(params["patch"]), scratch=scratch)
         return {"image": found, "label": np.maximum(wanted, 0)}
 
     return call
@@ -184,9 +184,10 @@ def spatial(folder: Path) -> Call:
 def augment(folder: Path) -> Call:
     """Every change at once: spatial, noise, blur, brightness, contrast, low resolution, gammas."""
     from nnunetlike.training.augmentation import policies
-    from nnunetlike.training.augmentation.spatial import resample
+    from nnunetlike.training.augmentation.spatial import Scratch, resample
 
     params, image, label = read(folder, "image", "label")
+    patch, scratch = tuple(params["patch"]), Scratch()
     limits = ((-0.5236, 0.5236),) * 3
     always = {
         name: 1.0
@@ -199,7 +200,7 @@ def augment(folder: Path) -> Call:
     def call() -> Mapping[str, Any]:
         changes = policies.draw(policy, len(image), rng)
         assert changes.affine is not None
-        found, wanted = resample(image, label, changes.affine, tuple(params["patch"]))
+        found, wanted = resample(image, label, changes.affine, patch, scratch=scratch)
         found = policies.change_intensities(found, changes, rng)
         found, wanted = policies.finish(found, wanted, changes, {})
         return {"image": found, "label": wanted}

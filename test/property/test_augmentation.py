@@ -87,6 +87,7 @@ def test_a_draw_is_a_function_of_the_generator(seed, channels):
         assert len(values) in (0, channels)
 
 
+@settings(deadline=None)
 @given(shape=shapes, axes=st.sets(st.integers(0, 2)), seed=seeds)
 def test_finished_patches_have_no_negative_label_and_count_the_same(shape, axes, seed):
     rng = np.random.default_rng(seed)

@@ -283,7 +283,7 @@ def test_noise_is_batchgenerators_with_a_standard_deviation(
 ) -> None:
     rng, image = example(seed, channels, dimension)
     sd = rng.uniform(0, 0.1)
-    field = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    field = intensity.noise(np.zeros_like(image), 1, np.random.default_rng(seed))
     expected = theirs(noises.GaussianNoiseTransform(p_per_sample=0.1), image, [sd], field)
     assert_close(intensity.noise(image, sd, np.random.default_rng(seed)), expected, image)
 
@@ -376,7 +376,7 @@ def test_what_we_draw_in_v1s_order_is_what_batchgenerators_would_do(
     axes = tuple(range(dimension))
     changes = policies.draw(always(axes), channels, rng)
     chain = library("transforms.abstract_transforms").Compose(v1s_chain(axes))
-    field = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    field = intensity.noise(np.zeros_like(image), 1, np.random.default_rng(seed))
     with drawing(Draws(drawn(changes), field)):
         both = chain(data=image[None].copy(), seg=label[None, None].astype(np.float32))
     ours = policies.change_intensities(image, changes, np.random.default_rng(seed))

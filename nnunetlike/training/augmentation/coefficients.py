@@ -15,21 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
+from nnunetlike.training.augmentation.recursion import (
+    COLUMNS,
+    LANES,
+    recur_down,
+    recur_up,
+    turn_block,
+)
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
 POLE = np.float32(np.sqrt(3.0) - 2.0)
-ONE = np.float32(1)
+ZERO, ONE = np.float32(0), np.float32(1)
 SIXTH = np.float32(1.0 / 6.0)
 LAST = np.float32(POLE / (POLE * POLE - 1.0))
-HORIZON = 24
-"""Samples after which the pole's power (2e-14) no longer matters."""
-
-CHUNK = 512
-"""Columns of the first axis that are filtered together, so that they stay in the cache."""
-
-ROWS = 4
-"""Rows that are filtered together, as each step of a recursion waits for the one before."""
+HORIZON = 16
+"""Samples after which the pole's power (7e-10) no longer matters in single precision."""
 
 
 @compiled
@@ -60,68 +61,88 @@ def first_coefficients(lines: Float32) -> Float32:
 
 
 @compiled
-def filter_columns(lines: Float32) -> None:
-    """Replace `lines` (N, M) along N by cubic B-spline coefficients over six, mirrored ends."""
-    n, m = lines.shape
+def filter_columns(source: Float32, result: Float32) -> None:
+    """Fill `result` (N, M) along N with B-spline coefficients of `source` over six, mirrored ends.
+
+    Args:
+        source: (N, M), contiguous, M a multiple of `COLUMNS`.
+        result: may be `source` itself.
+    """
+    n, m = source.shape
     if n == 1:
-        for j in range(m):
-            lines[0, j] *= SIXTH
+        result[:] = source * SIXTH
         return
-    lines[0] = first_coefficients(lines)
-    for k in range(1, n):
-        for j in range(m):
-            lines[k, j] += POLE * lines[k - 1, j]
+    flat, target = source.reshape(-1), result.reshape(-1)
+    result[0] = first_coefficients(source)
+    for j in range(0, m, COLUMNS):
+        recur_down(flat, j, target, j, m, n, POLE)
+    last, before = result[n - 1], result[n - 2]
     for j in range(m):
-        lines[n - 1, j] = LAST * (lines[n - 1, j] + POLE * lines[n - 2, j])
-    for k in range(n - 2, -1, -1):
-        for j in range(m):
-            lines[k, j] = POLE * (lines[k + 1, j] - lines[k, j])
+        last[j] = LAST * (last[j] + POLE * before[j])
+    for j in range(0, m, COLUMNS):
+        recur_up(target, (n - 1) * m + j, m, n, POLE)
 
 
 @compiled
-def filter_rows(rows: Float32) -> None:
-    """Do along N of `rows` (M, N), M a multiple of `ROWS`, what `filter_columns` does."""
-    m, n = rows.shape
-    if n == 1:
-        rows *= SIXTH
-        return
-    first = first_coefficients(rows.T)
-    for top in range(0, m, ROWS):
-        a, b, c, d = rows[top], rows[top + 1], rows[top + 2], rows[top + 3]
-        at_a, at_b, at_c, at_d = first[top], first[top + 1], first[top + 2], first[top + 3]
-        a[0], b[0], c[0], d[0] = at_a, at_b, at_c, at_d
-        for k in range(1, n):
-            at_a, at_b = a[k] + POLE * at_a, b[k] + POLE * at_b
-            at_c, at_d = c[k] + POLE * at_c, d[k] + POLE * at_d
-            a[k], b[k], c[k], d[k] = at_a, at_b, at_c, at_d
-        at_a, at_b = LAST * (at_a + POLE * a[n - 2]), LAST * (at_b + POLE * b[n - 2])
-        at_c, at_d = LAST * (at_c + POLE * c[n - 2]), LAST * (at_d + POLE * d[n - 2])
-        a[n - 1], b[n - 1], c[n - 1], d[n - 1] = at_a, at_b, at_c, at_d
-        for k in range(n - 2, -1, -1):
-            at_a, at_b = POLE * (at_a - a[k]), POLE * (at_b - b[k])
-            at_c, at_d = POLE * (at_c - c[k]), POLE * (at_d - d[k])
-            a[k], b[k], c[k], d[k] = at_a, at_b, at_c, at_d
+def filter_rows(plane: Float32, width: int, lines: Float32) -> None:
+    """Do along the rows of `plane`, of which `width` entries count, what `filter_columns` does.
+
+    Args:
+        plane: (H, W), both multiples of `COLUMNS`.
+        width: at most W.
+        lines: scratch, (W, COLUMNS).
+    """
+    height, wide = plane.shape
+    flat, turned = plane.reshape(-1), lines.reshape(-1)
+    for top in range(0, height, COLUMNS):
+        for y in range(0, COLUMNS, LANES):
+            for x in range(0, width, LANES):
+                turn_block(flat, (top + y) * wide + x, wide, turned, x * COLUMNS + y, COLUMNS)
+        filter_columns(lines[:width], lines[:width])
+        for y in range(0, COLUMNS, LANES):
+            for x in range(0, width, LANES):
+                turn_block(turned, x * COLUMNS + y, COLUMNS, flat, (top + y) * wide + x, wide)
+
+
+@compiled
+def room(h: int, w: int) -> Float32:
+    """Return zeros for a slice (h, w), each axis the next multiple of `COLUMNS`."""
+    return np.zeros((-(-h // COLUMNS) * COLUMNS, -(-w // COLUMNS) * COLUMNS), np.float32)
+
+
+@compiled
+def filter_slice(source: Float32, plane: Float32, lines: Float32, padded: Float32) -> None:
+    """Fill `padded` (H + 3, W + 3) with coefficients of a slice.
+
+    Args:
+        source: the slice in the corner of a `room`.
+        plane: scratch of the same shape.
+        lines: scratch of `filter_rows`.
+        padded: written.
+    """
+    h, w = padded.shape[0] - 3, padded.shape[1] - 3
+    filter_columns(source[:h], plane[:h])
+    filter_rows(plane, w, lines)
+    before, after, beyond = mirrored(-1, w), mirrored(w, w), mirrored(w + 1, w)
+    for i in range(h):
+        row, found = padded[i + 1], plane[i]
+        for j in range(w):
+            row[j + 1] = found[j]
+        row[0], row[w + 1], row[w + 2] = found[before], found[after], found[beyond]
+    mirror_ends(padded)
 
 
 @compiled
 def slice_coefficients(image: Float32, result: Float32) -> None:
     """Fill `result` (S, H + 3, W + 3) with coefficients of the slices of `image`, over 36."""
     slices, h, w = image.shape
-    rows = np.zeros((-(-h // ROWS) * ROWS, w), np.float32)
-    before, after, beyond = mirrored(-1, w), mirrored(w, w), mirrored(w + 1, w)
+    source, plane = room(h, w), room(h, w)
+    lines = np.zeros((plane.shape[1], COLUMNS), np.float32)
     for s in range(slices):
         for i in range(h):
             for j in range(w):
-                rows[i, j] = image[s, i, j]
-        filter_columns(rows[:h])
-        filter_rows(rows)
-        padded = result[s]
-        for i in range(h):
-            row = padded[i + 1]
-            for j in range(w):
-                row[j + 1] = rows[i, j]
-            row[0], row[w + 1], row[w + 2] = rows[i, before], rows[i, after], rows[i, beyond]
-        mirror_ends(padded)
+                source[i, j] = image[s, i, j]
+        filter_slice(source, plane, lines, result[s])
 
 
 @compiled
@@ -136,20 +157,58 @@ def mirror_ends(padded: Float32) -> None:
 
 @compiled
 def volume_coefficients(image: Float32, result: Float32) -> None:
-    """Fill `result` (D + 3, H + 3, W + 3) with coefficients of `image` (D, H, W), over 216."""
-    d = len(image)
-    slice_coefficients(image, result[1 : d + 1])
-    flat = result.reshape(d + 3, -1)
-    lines = np.zeros((d, CHUNK), np.float32)
-    for start in range(0, flat.shape[1], CHUNK):
-        width = min(CHUNK, flat.shape[1] - start)
-        for k in range(d):
-            row, some = lines[k, :width], flat[k + 1, start : start + width]
-            for j in range(width):
-                row[j] = some[j]
-        filter_columns(lines)
-        for k in range(d):
-            row, some = lines[k, :width], flat[k + 1, start : start + width]
-            for j in range(width):
-                some[j] = row[j]
-    mirror_ends(flat)
+    """Fill `result` (D + 3, H + 3, W + 3) with coefficients of `image` (D, H, W), over 216.
+
+    The recursion down the slices leaves its values in `result`; the one up makes a slice at a time,
+    which is filtered along its own axes while it is in the cache.
+    """
+    d, h, w = image.shape
+    filter_down(image, result)
+    state, plane = room(h, w), room(h, w)
+    lines = np.zeros((plane.shape[1], COLUMNS), np.float32)
+    for z in range(d - 1, -1, -1):
+        if d == 1:
+            add_rows(SIXTH, result[1], ZERO, result[1], state)
+        elif z == d - 1:
+            add_rows(LAST, result[d], LAST * POLE, result[d - 1], state)
+        else:
+            recur_once(result[z + 1], state)
+        filter_slice(state, plane, lines, result[z + 1])
+    mirror_ends(result.reshape(d + 3, -1))
+
+
+@compiled
+def filter_down(image: Float32, result: Float32) -> None:
+    """Run the causal recursion along D of `image` (D, H, W), into the middle of `result`."""
+    d, h, w = image.shape
+    first = image.reshape(1, -1)[0] if d == 1 else first_coefficients(image.reshape(d, -1))
+    for y in range(h):
+        row = result[1, y + 1, 1 : w + 1]
+        for x in range(w):
+            row[x] = first[y * w + x]
+    for z in range(1, d):
+        for y in range(h):
+            row, before = result[z + 1, y + 1, 1 : w + 1], result[z, y + 1, 1 : w + 1]
+            values = image[z, y]
+            for x in range(w):
+                row[x] = values[x] + POLE * before[x]
+
+
+@compiled
+def add_rows(a: np.float32, first: Float32, b: np.float32, second: Float32, state: Float32) -> None:
+    """Fill `state` with `a · first + b · second`, both padded slices."""
+    h, w = first.shape[0] - 3, first.shape[1] - 3
+    for y in range(h):
+        one, two, row = first[y + 1, 1 : w + 1], second[y + 1, 1 : w + 1], state[y]
+        for x in range(w):
+            row[x] = a * one[x] + b * two[x]
+
+
+@compiled
+def recur_once(padded: Float32, state: Float32) -> None:
+    """Replace `state`, coefficients of the slice behind, by those of a slice of `filter_down`."""
+    h, w = padded.shape[0] - 3, padded.shape[1] - 3
+    for y in range(h):
+        values, row = padded[y + 1, 1 : w + 1], state[y]
+        for x in range(w):
+            row[x] = POLE * (row[x] - values[x])

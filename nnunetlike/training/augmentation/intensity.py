@@ -11,88 +11,123 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.preprocessing.resampling import resample_image
+from nnunetlike.preprocessing.taps import nearest
+from nnunetlike.training.augmentation.normal import add_noise
+from nnunetlike.training.augmentation.pointwise import bend, pick, scale, statistics, stretch
 from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_volume
 
 Image: TypeAlias = npt.NDArray[np.float32]
 
 
 def noise(image: Image, sd: float, rng: np.random.Generator) -> Image:
-    """Return `image` with independent Gaussian noise of standard deviation `sd` added."""
-    field = rng.standard_normal(image.shape, np.float32)
-    field *= np.float32(sd)
-    field += image
-    return field
+    """Return `image` with independent Gaussian noise of standard deviation `sd` added.
+
+    Args:
+        image: (C, *patch) or a channel.
+        sd: in units of the image.
+        rng: one number is drawn, the key of the field.
+    """
+    result = np.empty(image.shape, np.float32)
+    key = rng.integers(2**64, dtype=np.uint64)
+    add_noise(_flat(image), np.float32(sd), key, result.reshape(-1))
+    return result
 
 
-def blur(channel: Image, sigma: float) -> Image:
+def blur(channel: Image, sigma: float, out: Image | None = None) -> Image:
     """Return `channel` under a Gaussian of `sigma` voxels, borders reflected, cut at 4 sigma.
+
+    Args:
+        channel: (D, H, W) or (H, W).
+        sigma: in voxels.
+        out: contiguous array for the result, here and below; it may be the channel itself.
 
     Source: nnU-Net v1 (scipy.ndimage.gaussian_filter).
     """
-    volume = np.ascontiguousarray(channel.reshape((1,) * (3 - channel.ndim) + channel.shape))
-    result = np.empty_like(volume)
-    smooth_volume(volume, gaussian_kernel(sigma), result)
-    return result.reshape(channel.shape)
+    volume, result = _volume(channel), _target(channel, out)
+    smooth_volume(volume, gaussian_kernel(sigma), result.reshape(volume.shape))
+    return result
 
 
-def brightness(channel: Image, factor: float) -> Image:
+def brightness(channel: Image, factor: float, out: Image | None = None) -> Image:
     """Return `channel` times `factor`."""
-    return channel * np.float32(factor)
+    result: Image = np.multiply(channel, np.float32(factor), out=out)
+    return result
 
 
-def contrast(channel: Image, factor: float) -> Image:
+def contrast(channel: Image, factor: float, out: Image | None = None) -> Image:
     """Return `channel` stretched about its mean by `factor`, clipped to its old range."""
-    mean = channel.mean(dtype=np.float64)
-    result = channel * np.float32(factor)
-    result += np.float32(mean * (1 - factor))
-    return np.clip(result, channel.min(), channel.max(), out=result)
+    values, result = _flat(channel), _target(channel, out)
+    low, high, mean, _ = statistics(values)
+    shift = np.float32(mean * (1 - factor))
+    ends = np.float32(low), np.float32(high)
+    stretch(values, np.float32(factor), shift, *ends, result.reshape(-1))
+    return result
 
 
-def low_resolution(channel: Image, zoom: float, *, in_plane: bool = False) -> Image:
+def low_resolution(
+    channel: Image, zoom: float, out: Image | None = None, *, in_plane: bool = False
+) -> Image:
     """Return `channel` sampled at `zoom` of its resolution (nearest) and back (cubic splines).
 
     Args:
         channel: (D, H, W) or (H, W).
         zoom: share of the voxels along each axis that is kept, above 0, at most 1.
+        out: for the result.
         in_plane: leave D as it is.
     """
-    volume = channel.reshape((1, 1, *channel.shape) if channel.ndim == 2 else (1, *channel.shape))
-    shape = volume.shape[1:]
+    volume, result = _volume(channel), _target(channel, out)
+    shape = volume.shape
     small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
     if in_plane:
         small[0] = shape[0]
-    down = resample_image(volume, small, order=0)
-    up: Image = resample_image(down, shape, order=3)
-    return up.reshape(channel.shape)
+    planes, rows, columns = map(nearest, shape, small)
+    down = np.empty((1, *small), np.float32)
+    pick(volume, planes, rows, columns, down[0])
+    result.reshape(shape)[:] = resample_image(down, shape, order=3)[0]
+    return result
 
 
-def gamma(channel: Image, exponent: float, *, inverted: bool = False) -> Image:
+def gamma(
+    channel: Image, exponent: float, out: Image | None = None, *, inverted: bool = False
+) -> Image:
     """Return `channel`, scaled to [0, 1], to the power `exponent`; mean and deviation are restored.
 
     Args:
         channel: values of any range.
         exponent: above 1 darkens.
+        out: for the result.
         inverted: bend the negated channel and negate again, so 1 - x is raised instead of x.
 
     Source: nnU-Net v1 (augment_gamma, per channel, retain_stats).
     """
-    values = -channel if inverted else channel
-    low, extent = values.min(), np.float32(values.max() - values.min())
-    mean, deviation = _moments(values)
-    bent: Image = (values - low) / (extent + np.float32(1e-7))
-    np.power(bent, np.float32(exponent), out=bent)
-    new_mean, new_deviation = _moments(bent)
-    scaled = float(extent) + 1e-7
-    factor = deviation / (new_deviation * scaled + 1e-8) * scaled
-    sign = -1 if inverted else 1
-    bent *= np.float32(sign * factor)
-    bent += np.float32(sign * (mean - new_mean * factor))
-    return bent
+    values, result = _flat(channel), _target(channel, out)
+    low, high, mean, deviation = statistics(values)
+    sign, darkest = (-1, -high) if inverted else (1, low)
+    extent = float(np.float32(high - low)) + 1e-7
+    bent = result.reshape(-1)
+    bend(
+        values,
+        np.float32(sign),
+        np.float32(darkest),
+        np.float32(extent),
+        np.float32(exponent),
+        bent,
+    )
+    _, _, new_mean, new_deviation = statistics(bent)
+    factor = sign * deviation / (new_deviation * extent + 1e-8) * extent
+    scale(bent, np.float32(factor), np.float32(mean - new_mean * factor))
+    return result
 
 
-def _moments(values: Image) -> tuple[float, float]:
-    """Return mean and population standard deviation, in double precision throughout."""
-    mean = float(values.mean(dtype=np.float64))
-    centred = values - np.float32(mean)
-    square = float(np.mean(np.square(centred, out=centred), dtype=np.float64))
-    return mean, float(np.sqrt(max(square - (mean - float(np.float32(mean))) ** 2, 0.0)))
+def _target(channel: Image, out: Image | None) -> Image:
+    return np.empty(channel.shape, np.float32) if out is None else out
+
+
+def _volume(channel: Image) -> Image:
+    """Return a channel with three axes."""
+    return np.ascontiguousarray(channel.reshape((1,) * (3 - channel.ndim) + channel.shape))
+
+
+def _flat(values: Image) -> Image:
+    """Return all values as one axis."""
+    return np.ascontiguousarray(values, np.float32).reshape(-1)

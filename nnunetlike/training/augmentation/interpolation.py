@@ -11,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
-from nnunetlike.training.augmentation.block_sum import block_sum
+from nnunetlike.training.augmentation.block_sum import LANES, block_sums, prefetch
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Float64: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.integer[Any]]
 
 ONE, THREE, FOUR, SIX = np.float32(1), np.float32(3), np.float32(4), np.float32(6)
-OUTSIDE = -(1 << 60)
-"""Added to an index, it stays below zero whatever else is added."""
 
 
 @compiled
@@ -43,35 +41,83 @@ def cubic_weights(t: np.float32) -> tuple[np.float32, np.float32, np.float32, np
 
 
 @compiled
-def index_row(
-    points: Float64, last: Float64, origin: Integers, steps: tuple[int, int, int], first: Integers
-) -> None:
-    """Write the index of the voxel before each of `points`, below zero outside the image.
+def inside(points: Float64, last: Float64) -> tuple[int, int]:
+    """Return first and one past the last of `points` (3, W) on a line that lie in the image.
 
     Args:
-        points: image coordinates, (3, W).
+        points: image coordinates; along each axis they rise or fall.
         last: largest coordinate inside the image, per axis.
-        origin: first voxel of the block in the image.
-        steps: entries of the block from one voxel to the next, per axis.
-        first: written; (W,).
     """
-    first[:] = 0
+    low, high = 0, points.shape[1]
     for axis in range(3):
-        at, end, begin, step = points[axis], last[axis], origin[axis], steps[axis]
-        for k in range(len(at)):
-            inside = (at[k] >= 0) & (at[k] <= end)
-            first[k] += (np.int64(at[k]) - begin) * step if inside else OUTSIDE
+        at, end = points[axis], last[axis]
+        if min(at[0], at[-1]) >= 0 and max(at[0], at[-1]) <= end:
+            continue
+        while low < high and not 0 <= at[low] <= end:
+            low += 1
+        while low < high and not 0 <= at[high - 1] <= end:
+            high -= 1
+    return low, high
 
 
 @compiled
-def weigh_row(points: Float64, weights: Float32) -> None:
-    """Write four weights for each axis of each of `points`, (3, W) to (12, W)."""
+def index_row(points: Float64, origin: Integers, plane: int, row: int, first: Integers) -> None:
+    """Write the index of the voxel before each of `points`; nonsense outside the image.
+
+    Args:
+        points: image coordinates, (3, W).
+        origin: first voxel of the block in the image.
+        plane: entries of the block from one plane to the next.
+        row: entries from one row to the next.
+        first: written; (W,).
+    """
+    z, y, x = points[0], points[1], points[2]
+    begin = origin[0] * plane + origin[1] * row + origin[2]
+    for k in range(len(z)):
+        before = np.int64(np.int32(z[k])) * plane + np.int64(np.int32(y[k])) * row
+        first[k] = before + np.int64(np.int32(x[k])) - begin
+
+
+@compiled
+def weigh_row(points: Float64, fractions: Float32, weights: Float32) -> None:
+    """Write four weights for each axis of each of `points`, (3, W) to (12, W or more).
+
+    Few arrays at a time, lest the compiler give up proving that they do not overlap.
+    """
     for axis in range(3):
         at = points[axis]
-        w0, w1 = weights[4 * axis], weights[4 * axis + 1]
-        w2, w3 = weights[4 * axis + 2], weights[4 * axis + 3]
         for k in range(len(at)):
-            w0[k], w1[k], w2[k], w3[k] = cubic_weights(np.float32(at[k] - np.floor(at[k])))
+            fractions[k] = np.float32(at[k] - np.float64(np.int32(at[k])))
+        weigh_outer(fractions, weights[4 * axis], weights[4 * axis + 3])
+        weigh_inner(fractions, weights[4 * axis + 1], weights[4 * axis + 2])
+
+
+@compiled
+def weigh_outer(fractions: Float32, before: Float32, behind: Float32) -> None:
+    """Write the first and the last of four weights, times six, at distances behind a sample."""
+    for k in range(len(fractions)):
+        t = fractions[k]
+        before[k], behind[k] = (ONE - t) * (ONE - t) * (ONE - t), t * t * t
+
+
+@compiled
+def weigh_inner(fractions: Float32, before: Float32, behind: Float32) -> None:
+    """Write the second and the third of four weights, times six."""
+    for k in range(len(fractions)):
+        t, rest = fractions[k], ONE - fractions[k]
+        before[k] = FOUR + t * t * (THREE * t - SIX)
+        behind[k] = FOUR + rest * rest * (THREE * rest - SIX)
+
+
+@compiled
+def rows_ahead(matrix: Float64, plane: int, row: int) -> tuple[int, int, int, int]:
+    """Return how far from a voxel's block the rows lie that voxels two planes on will read first.
+
+    A turned plane runs across the lines of the image, which no machine foresees by itself.
+    """
+    begin = np.rint(2 * matrix[0, 0]) * plane + np.rint(2 * matrix[1, 0]) * row
+    first = int(begin + np.rint(2 * matrix[2, 0])) + 3 * plane
+    return first, first + row, first + 2 * row, first + 3 * row
 
 
 @compiled
@@ -95,22 +141,27 @@ def gather_volume(
     """
     channels, depth, height, width = result.shape
     row, plane = coefficients.shape[3], coefficients.shape[2] * coefficients.shape[3]
-    points, first = np.empty((3, width)), np.empty(width, np.int64)
-    w = np.empty((12, width), np.float32)
+    points, fractions = np.empty((3, width)), np.empty(width, np.float32)
+    first = np.zeros(width + LANES, np.int64)
+    weights = np.zeros((12, width + LANES), np.float32)
+    line = np.empty(width + LANES, np.float32)
+    ahead = rows_ahead(matrix, plane, row)
     for i in range(depth):
         for j in range(height):
             locate_row(matrix, start, i, j, points)
-            index_row(points, last, origin, (plane, row, 1), first)
-            weigh_row(points, w)
+            low, high = inside(points, last)
+            index_row(points, origin, plane, row, first[:width])
+            first[high : high + LANES] = 0  # computed with the others, and thrown away
+            weigh_row(points, fractions, weights)
             for c in range(channels):
                 flat, target = coefficients[c].reshape(-1), result[c, i, j]
+                for k in range(low, high, LANES):
+                    for distance in ahead:
+                        prefetch(flat, first[k] + distance)
+                    block_sums(flat, first, weights, k, plane, row, line)
+                line[:low], line[high:] = 0, 0
                 for k in range(width):
-                    target[k] = 0
-                    if first[k] >= 0:
-                        z = w[0, k], w[1, k], w[2, k], w[3, k]
-                        y = w[4, k], w[5, k], w[6, k], w[7, k]
-                        x = w[8, k], w[9, k], w[10, k], w[11, k]
-                        target[k] = block_sum(flat, first[k], plane, row, z, y, x)
+                    target[k] = line[k]
 
 
 @compiled

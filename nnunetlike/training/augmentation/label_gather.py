@@ -1,7 +1,7 @@
 """Compiled loops that resample a label patch through an affine map by the linear weights of labels.
 
 Axes: S slices, D, H, W. A label wins a voxel when it holds at least half of the weight of the
-corners around it. Where all corners agree there is nothing to weigh, which is seen beforehand.
+corners around it. Where all corners agree there is nothing to weigh.
 """
 
 from __future__ import annotations
@@ -9,30 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from nnunetlike.core.compiled import compiled
-from nnunetlike.preprocessing.cells import largest_half
-from nnunetlike.training.augmentation.interpolation import Float64, Integers, index_row, locate_row
-
-
-@compiled
-def mark_mixed(label: Integers, marked: Integers) -> None:
-    """Write twice each label of (D, H, W), plus one where it and its next seven differ anywhere."""
-    depth, height, width = label.shape
-    for z in range(depth):
-        for y in range(height):
-            below, right = min(z + 1, depth - 1), min(y + 1, height - 1)
-            a, b, c, d = label[z, y], label[z, right], label[below, y], label[below, right]
-            row = marked[z, y]
-            for x in range(width - 1):
-                mixed = (a[x] != a[x + 1]) | (a[x] != b[x]) | (a[x] != b[x + 1])
-                mixed |= (a[x] != c[x]) | (a[x] != c[x + 1]) | (a[x] != d[x]) | (a[x] != d[x + 1])
-                row[x] = 2 * a[x] + mixed
-            x = width - 1
-            row[x] = 2 * a[x] + ((a[x] != b[x]) | (a[x] != c[x]) | (a[x] != d[x]))
+from nnunetlike.preprocessing.cells import SURELY_MORE, Eight, largest_half
+from nnunetlike.training.augmentation.block_agreement import corners_agree
+from nnunetlike.training.augmentation.interpolation import (
+    Float64,
+    Integers,
+    index_row,
+    inside,
+    locate_row,
+)
 
 
 @compiled
 def gather_volume_labels(
-    marked: Integers,
+    label: Integers,
     matrix: Float64,
     start: Float64,
     last: Float64,
@@ -41,47 +31,75 @@ def gather_volume_labels(
 ) -> None:
     """Fill `result` (D, H, W) with the label that holds half of the eight corners, outside 0.
 
-    The arguments are those of `gather_volume`, with a block of the label as `mark_mixed` leaves it
-    in place of coefficients.
+    The arguments are those of `gather_volume`, with a block of the label in place of coefficients.
     """
     depth, height, width = result.shape
-    flat = marked.reshape(-1)
-    steps = marked.shape[1] * marked.shape[2], marked.shape[2], 1
+    flat = label.reshape(-1)
+    plane, row = label.shape[1] * label.shape[2], label.shape[2]
     points, first = np.empty((3, width)), np.empty(width, np.int64)
+    mixed = np.empty(width, np.int64)
+    before_last = np.array([np.nextafter(end, -1) for end in last])
     for i in range(depth):
         for j in range(height):
             locate_row(matrix, start, i, j, points)
-            index_row(points, last, origin, steps, first)
-            row = result[i, j]
-            for k in range(width):
-                row[k] = 0
-                if first[k] >= 0:
-                    value = flat[first[k]]
-                    row[k] = value >> 1
-                    if value & 1:
-                        row[k] = corner_majority(marked, points[:, k], origin)
+            low, high = inside(points, last)
+            begin, end = inside(points, before_last)  # elsewhere there is no next voxel to read
+            index_row(points, origin, plane, row, first)
+            target = result[i, j]
+            target[:low], target[high:] = 0, 0
+            count = list_range(mixed, 0, low, min(begin, high))
+            for k in range(begin, end):
+                target[k] = flat[first[k]]
+                mixed[count] = k
+                count += not corners_agree(flat, first[k], plane, row)
+            count = list_range(mixed, count, max(end, min(begin, high)), high)
+            for k in mixed[:count]:
+                target[k] = corner_majority(label, points[:, k], origin)
 
 
 @compiled
-def corner_majority(marked: Integers, point: Float64, origin: Integers) -> int:
+def list_range(places: Integers, count: int, begin: int, end: int) -> int:
+    """Append `begin` ... `end` to the first `count` of `places`, and return how many there are."""
+    for k in range(begin, end):
+        places[count] = k
+        count += 1
+    return count
+
+
+@compiled
+def corner_majority(label: Integers, point: Float64, origin: Integers) -> int:
     """Return the label that holds half of the corners around `point` (3,) of the image."""
     tz, ty, tx = point[0] - int(point[0]), point[1] - int(point[1]), point[2] - int(point[2])
     z0, y0 = int(point[0]) - origin[0], int(point[1]) - origin[1]
     x0 = int(point[2]) - origin[2]
-    z1, y1 = min(z0 + 1, marked.shape[0] - 1), min(y0 + 1, marked.shape[1] - 1)
-    x1 = min(x0 + 1, marked.shape[2] - 1)
+    z1, y1 = min(z0 + 1, label.shape[0] - 1), min(y0 + 1, label.shape[1] - 1)
+    x1 = min(x0 + 1, label.shape[2] - 1)
     corners = (
-        marked[z0, y0, x0] >> 1, marked[z0, y0, x1] >> 1,
-        marked[z0, y1, x0] >> 1, marked[z0, y1, x1] >> 1,
-        marked[z1, y0, x0] >> 1, marked[z1, y0, x1] >> 1,
-        marked[z1, y1, x0] >> 1, marked[z1, y1, x1] >> 1,
+        label[z0, y0, x0], label[z0, y0, x1], label[z0, y1, x0], label[z0, y1, x1],
+        label[z1, y0, x0], label[z1, y0, x1], label[z1, y1, x0], label[z1, y1, x1],
     )  # fmt: skip
     weights = (
         (1 - tz) * (1 - ty) * (1 - tx), (1 - tz) * (1 - ty) * tx,
         (1 - tz) * ty * (1 - tx), (1 - tz) * ty * tx,
         tz * (1 - ty) * (1 - tx), tz * (1 - ty) * tx, tz * ty * (1 - tx), tz * ty * tx,
     )  # fmt: skip
-    return largest_half(corners, weights)
+    return majority(corners, weights)
+
+
+@compiled
+def majority(corners: Eight[int], weights: Eight[float]) -> int:
+    """Return what `largest_half` does, which the first two labels mostly decide."""
+    one = other = corners[0]
+    for corner in corners:
+        if other == one:
+            other = corner
+    of_one, of_other = 0.0, 0.0
+    for corner, weight in zip(corners, weights):  # noqa: B905 - numba knows no strict
+        of_one += weight if corner == one else 0.0
+        of_other += weight if corner == other else 0.0
+    if of_one > SURELY_MORE:
+        return one
+    return other if of_other > SURELY_MORE else largest_half(corners, weights)
 
 
 @compiled

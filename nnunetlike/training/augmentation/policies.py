@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import pi
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +14,11 @@ import numpy.typing as npt
 from nnunetlike.core.typing import FloatArray, LabelMap, Size
 from nnunetlike.plans.plans import StagePlan
 from nnunetlike.training.augmentation import intensity
-from nnunetlike.training.augmentation.spatial import Affine, generator_patch_size, mirror
+from nnunetlike.training.augmentation.pointwise import reverse
+from nnunetlike.training.augmentation.spatial import Affine, generator_patch_size
 
+Image: TypeAlias = npt.NDArray[np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
 Range = tuple[float, float]
 RIGHT_ANGLE_RATIO = 1.5
 """Ratio of a 2D patch's edges above which it is turned by 15 degrees at most."""
@@ -169,12 +174,8 @@ def either_side(limits: Range, rng: np.random.Generator) -> float:
 
 
 def change_intensities(
-    image: npt.NDArray[np.float32],
-    changes: Changes,
-    rng: np.random.Generator,
-    *,
-    in_plane: bool = False,
-) -> npt.NDArray[np.float32]:
+    image: Image, changes: Changes, rng: np.random.Generator, *, in_plane: bool = False
+) -> Image:
     """Return a patch (C, *patch) after noise, blur, brightness, contrast, low resolution, gamma.
 
     Args:
@@ -183,18 +184,25 @@ def change_intensities(
         rng: gives the noise field.
         in_plane: keep axis 0 at full resolution.
     """
+    steps: tuple[tuple[Sequence[float | None], Callable[..., Image]], ...] = (
+        (changes.blur_sigmas, intensity.blur),
+        (changes.brightness_factors, intensity.brightness),
+        (changes.contrast_factors, intensity.contrast),
+        (changes.zooms, partial(intensity.low_resolution, in_plane=in_plane)),
+        (changes.inverted_gammas, partial(intensity.gamma, inverted=True)),
+        (changes.gammas, intensity.gamma),
+    )
     if changes.noise_sd is not None:
-        image = intensity.noise(image, changes.noise_sd, rng)
-    image = _per_channel(image, changes.blur_sigmas, intensity.blur)
-    image = _per_channel(image, changes.brightness_factors, intensity.brightness)
-    image = _per_channel(image, changes.contrast_factors, intensity.contrast)
-    image = _per_channel(
-        image, changes.zooms, lambda c, zoom: intensity.low_resolution(c, zoom, in_plane=in_plane)
-    )
-    image = _per_channel(
-        image, changes.inverted_gammas, lambda c, g: intensity.gamma(c, g, inverted=True)
-    )
-    return _per_channel(image, changes.gammas, intensity.gamma)
+        result = intensity.noise(image, changes.noise_sd, rng)
+    elif any(parameter is not None for parameters, _ in steps for parameter in parameters):
+        result = np.array(image, order="C")
+    else:
+        return image
+    for parameters, change in steps:
+        for channel, parameter in zip(result, parameters, strict=False):  # none, or one for each
+            if parameter is not None:
+                change(channel, parameter, channel)
+    return result
 
 
 def finish(
@@ -211,27 +219,25 @@ def finish(
         changes: tells the mirrored axes.
         use_mask_for_norm: channels that were normalised inside the non-zero region.
     """
-    label = mirror(label, changes.mirrored)
-    image = np.array(mirror(image, changes.mirrored, lead=1), np.float32, order="C")
-    outside = label < 0
+    new_image = _reversed(image, changes.mirrored, np.float32)
+    new_label = _reversed(label[None], changes.mirrored, np.int16)[0]
     masked = [c for c, used in use_mask_for_norm.items() if used]
-    if masked and outside.any():
+    if masked:
+        outside = new_label < 0
         for channel in masked:
-            image[channel][outside] = 0
-    return image, np.ascontiguousarray(np.where(outside, 0, label), np.int16)
+            new_image[channel][outside] = 0
+    return new_image, np.maximum(new_label, 0, out=new_label)
 
 
-def _per_channel(
-    image: npt.NDArray[np.float32],
-    parameters: tuple[float | None, ...],
-    change: Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]],
-) -> npt.NDArray[np.float32]:
-    """Return `image` with `change` applied to each channel that has a parameter."""
-    if all(parameter is None for parameter in parameters):
-        return image
-    return np.stack(
-        [
-            channel if parameter is None else change(channel, parameter)
-            for channel, parameter in zip(image, parameters, strict=True)
-        ]
-    )
+def _reversed(
+    image: npt.NDArray[Any], axes: Sequence[int], dtype: type[Scalar]
+) -> npt.NDArray[Scalar]:
+    """Return a copy of `image` (C, *patch), reversed along spatial `axes`, as another type."""
+    result = np.empty(image.shape, dtype)
+    missing = 4 - image.ndim
+    volumes = (len(image), *(1,) * missing, *image.shape[1:])
+    depth, height, width = (axis - missing in axes for axis in range(3))
+    source = np.ascontiguousarray(image).reshape(volumes)
+    for volume, target in zip(source, result.reshape(volumes), strict=True):
+        reverse(volume, (depth, height, width), target)
+    return result

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from nnunetlike.core.compiled import compiled
 
 Float32: TypeAlias = npt.NDArray[np.float32]
-COLUMNS = 1024
-"""Neighbouring lines that are smoothed together, so that they stay in the cache."""
+CHUNK = 1024
+"""Voxels that are smoothed together, so that sums stay in the cache."""
 
 
 def gaussian_kernel(sigma: float) -> Float32:
@@ -24,49 +24,94 @@ def gaussian_kernel(sigma: float) -> Float32:
 
 @compiled
 def smooth_volume(volume: Float32, kernel: Float32, result: Float32) -> None:
-    """Fill `result` with `volume` (D, H, W) correlated with `kernel` along each axis."""
+    """Fill `result` with `volume` (D, H, W) correlated with `kernel` along each axis.
+
+    Planes are smoothed one after the other; as many as the kernel has weights are kept, and the
+    axis across them follows as soon as it can.
+    """
     depth, height, width = volume.shape
-    smoothed = np.empty((height, width), np.float32)
-    across = np.empty(volume.shape, np.float32)
-    for z in range(depth):
-        smooth_lines(volume[z], kernel, smoothed)
-        smooth_rows(smoothed, kernel, across[z])
-    smooth_lines(across.reshape(depth, -1), kernel, result.reshape(depth, -1))
+    radius, kept = len(kernel) // 2, len(kernel)
+    wide = width + 2 * radius
+    longer = np.zeros((height + 2 * radius, wide), np.float32)
+    ring = np.empty((kept, height * width), np.float32)
+    flat = result.reshape(depth, -1)
+    for z in range(depth + radius):
+        if z < depth:
+            reflect_ends(volume[z], radius, longer)
+            smooth_plane(longer.reshape(-1), kernel, wide, ring[z % kept].reshape(height, width))
+        if z >= radius:
+            smooth_across(ring, z - radius, depth, kernel, flat[z - radius])
 
 
 @compiled
-def smooth_rows(rows: Float32, kernel: Float32, result: Float32) -> None:
-    """Fill `result` with `rows` (M, N) correlated with `kernel` along N, ends reflected."""
-    n, radius = rows.shape[1], len(kernel) // 2
-    longer = np.empty(n + 2 * radius, np.float32)
-    for i in range(len(rows)):
+def reflect_ends(plane: Float32, radius: int, longer: Float32) -> None:
+    """Fill `longer` with `plane` (H, W), its ends reflected, `radius` more on each side."""
+    height, width = plane.shape
+    for y in range(-radius, height + radius):
+        row, target = plane[reflected(y, height)], longer[y + radius]
+        for x in range(width):
+            target[radius + x] = row[x]
         for end in range(radius):
-            longer[end] = rows[i, reflected(end - radius, n)]
-            longer[radius + n + end] = rows[i, reflected(n + end, n)]
-        target = result[i]
-        for j in range(n):
-            longer[radius + j] = rows[i, j]
-            target[j] = 0
-        for t in range(len(kernel)):
-            weight, some = kernel[t], longer[t : t + n]
-            for j in range(n):
-                target[j] += weight * some[j]
+            target[end] = row[reflected(end - radius, width)]
+            target[radius + width + end] = row[reflected(width + end, width)]
 
 
 @compiled
-def smooth_lines(lines: Float32, kernel: Float32, result: Float32) -> None:
-    """Fill `result` with `lines` (N, M) correlated with `kernel` along N, ends reflected."""
-    n, m = lines.shape
+def smooth_plane(longer: Float32, kernel: Float32, wide: int, result: Float32) -> None:
+    """Fill `result` (H, W) with the smoothed middle of `longer`, flat, in rows of `wide`."""
+    height, width = result.shape
     radius = len(kernel) // 2
-    for start in range(0, m, COLUMNS):
-        stop = min(start + COLUMNS, m)
-        for i in range(n):
-            target = result[i]
-            target[start:stop] = 0
-            for t in range(len(kernel)):
-                weight, source = kernel[t], lines[reflected(i + t - radius, n)]
-                for j in range(start, stop):
-                    target[j] += weight * source[j]
+    rows = max(1, CHUNK // wide)
+    down, both = np.empty(rows * wide, np.float32), np.empty(rows * wide, np.float32)
+    for y in range(0, height, rows):
+        count = min(rows, height - y)
+        length = count * wide
+        correlate(longer, (y + radius) * wide, wide, kernel, down[:length])
+        correlate(down, radius, 1, kernel, both[: length - 2 * radius])
+        for i in range(count):
+            row, target = both[i * wide : i * wide + width], result[y + i]
+            for x in range(width):
+                target[x] = row[x]
+
+
+@compiled
+def correlate(values: Float32, start: int, step: int, kernel: Float32, result: Float32) -> None:
+    """Fill `result` (N,) with sums of `values` each `step`, the first about `start`.
+
+    What lies between the rows of an image padded on both sides comes out as nonsense.
+    """
+    n, radius = len(result), len(kernel) // 2
+    middle, weight = values[start : start + n], kernel[radius]
+    for j in range(n):
+        result[j] = weight * middle[j]
+    for t in range(1, radius + 1):
+        low, high = start - t * step, start + t * step
+        add_both(values[low : low + n], values[high : high + n], kernel[radius + t], result)
+
+
+@compiled
+def smooth_across(ring: Float32, z: int, depth: int, kernel: Float32, result: Float32) -> None:
+    """Fill `result` (N,) with plane `z` of `depth`, of which `ring` (len(kernel), N) has the last.
+
+    Plane i lies in place i modulo len(kernel).
+    """
+    kept, radius = len(kernel), len(kernel) // 2
+    for start in range(0, len(result), CHUNK):
+        stop = min(start + CHUNK, len(result))
+        target, middle, weight = result[start:stop], ring[z % kept, start:stop], kernel[radius]
+        for j in range(stop - start):
+            target[j] = weight * middle[j]
+        for t in range(1, radius + 1):
+            before = ring[reflected(z - t, depth) % kept, start:stop]
+            behind = ring[reflected(z + t, depth) % kept, start:stop]
+            add_both(before, behind, kernel[radius + t], target)
+
+
+@compiled
+def add_both(before: Float32, behind: Float32, weight: np.float32, result: Float32) -> None:
+    """Add `weight` times the sum of `before` and `behind` to `result`, all (N,)."""
+    for j in range(len(result)):
+        result[j] += weight * (before[j] + behind[j])
 
 
 @compiled

@@ -6,9 +6,10 @@ volume ("dummy 2D") every slice along D is treated as in 2D.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, cos, floor, pi, sin
+from math import ceil, cos, floor, pi, prod, sin
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -22,6 +23,26 @@ Span: TypeAlias = tuple[int, int]
 Scalar = TypeVar("Scalar", bound=np.generic)
 CONTEXT = 12
 """Samples beyond the taps that the spline filter needs for float32 accuracy (0.27^12 = 1e-7)."""
+
+
+class Scratch(threading.local):
+    """Memory for coefficients that outlives a patch; every thread has its own.
+
+    The system clears memory before it hands it out, which takes as long as a third of filtering.
+    """
+
+    _held: npt.NDArray[np.float32] = np.empty(0, np.float32)
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
+        """Leave the memory behind in a copy."""
+        return Scratch, ()
+
+    def array(self, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Return an array of any content, overwritten by whoever asks next in the same thread."""
+        size = prod(shape)
+        if size > self._held.size:
+            self._held = np.empty(size, np.float32)
+        return self._held[:size].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -130,6 +151,7 @@ def resample(
     patch_size: Size,
     shape: Size | None = None,
     origin: Sequence[int] | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[npt.NDArray[np.float32], LabelMap]:
     """Return the patch of an image and its label, rotated and scaled about the centre.
 
@@ -144,6 +166,7 @@ def resample(
         patch_size: of the result, as many axes as the block.
         shape: of the whole source when the arrays are only its block `source_spans`.
         origin: first voxel of that block.
+        scratch: memory for coefficients; without it they get memory of their own.
 
     Source: nnU-Net v1 (map_coordinates of order 3 and 1, mode constant).
     """
@@ -158,17 +181,18 @@ def resample(
     new_image = np.empty((len(image), *patch_size), np.float32)
     block = np.ascontiguousarray(image, np.float32)
     label = np.ascontiguousarray(label)
+    scratch = scratch or Scratch()
     if axes == 3:
-        coefficients = np.empty((len(block), *(n + 3 for n in label.shape)), np.float32)
+        coefficients = scratch.array((len(block), *(n + 3 for n in label.shape)))
         for channel, filled in zip(block, coefficients, strict=True):
             spline.volume_coefficients(channel, filled)
         gather = interpolation.gather_volume if any(affine.angles) else interpolation.stretch_volume
         gather(coefficients, matrix, start, last, first, new_image)
-        label_gather.gather_volume_labels(_marked(label), matrix, start, last, first, new_label)
+        label_gather.gather_volume_labels(label, matrix, start, last, first, new_label)
         return new_image, new_label
     plane, new_plane = label.shape[-2:], patch_size[-2:]
     slices = block.reshape(-1, *plane)
-    coefficients = np.empty((len(slices), *(n + 3 for n in plane)), np.float32)
+    coefficients = scratch.array((len(slices), *(n + 3 for n in plane)))
     spline.slice_coefficients(slices, coefficients)
     interpolation.gather_slices(
         coefficients, matrix, start, last, first, new_image.reshape(-1, *new_plane)
@@ -177,15 +201,6 @@ def resample(
         label.reshape(-1, *plane), matrix, start, last, first, new_label.reshape(-1, *new_plane)
     )
     return new_image, new_label
-
-
-def _marked(label: LabelMap) -> LabelMap:
-    """Return `label` (D, H, W) as `mark_mixed` leaves it, in two bytes if it fits: it is faster."""
-    limit = np.iinfo(np.int16).max // 2
-    small = label.min() >= -limit and label.max() <= limit
-    marked = np.empty(label.shape, np.int16 if small else np.int32)
-    label_gather.mark_mixed(label, marked)
-    return marked
 
 
 def mirror(image: npt.NDArray[Scalar], axes: Sequence[int], lead: int = 0) -> npt.NDArray[Scalar]:

@@ -136,6 +136,10 @@ class PatchSource:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _scratch: spatial.Scratch = field(
+        default_factory=spatial.Scratch, init=False, repr=False, compare=False
+    )
+
     def __post_init__(self) -> None:
         if not self.case_ids:
             raise DataError(
@@ -254,6 +258,7 @@ class PatchSource:
             self.stage.patch_size,
             shape=grid.read[-self.stage.dimension :],
             origin=[low for low, _ in spans][-self.stage.dimension :],
+            scratch=self._scratch,
         )
 
     def _squeezed(self, image: Image, label: LabelMap) -> tuple[Image, LabelMap]:

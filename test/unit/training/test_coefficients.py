@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from nnunetlike.training.augmentation.coefficients import (
-    ROWS,
+    COLUMNS,
     filter_columns,
     filter_rows,
     slice_coefficients,
@@ -17,11 +17,28 @@ def _noise(*shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("length", [1, 2, 3, 11, 60])
 def test_rows_are_filtered_as_columns_are(length: int) -> None:
-    rows = _noise(2 * ROWS, length)
-    columns = np.ascontiguousarray(rows.T)
-    filter_rows(rows)
-    filter_columns(columns)
-    assert np.array_equal(rows, columns.T)
+    rows = np.zeros((2 * COLUMNS, -(-length // COLUMNS) * COLUMNS), np.float32)
+    rows[:, :length] = _noise(2 * COLUMNS, length)
+    columns = np.ascontiguousarray(rows[:, :length].T)
+    filter_rows(rows, length, np.zeros((rows.shape[1], COLUMNS), np.float32))
+    filter_columns(columns, columns)
+    assert np.array_equal(rows[:, :length], columns.T)
+
+
+def test_columns_are_filtered_in_place_as_into_another_array() -> None:
+    columns, found = _noise(7, 2 * COLUMNS), np.empty((7, 2 * COLUMNS), np.float32)
+    filter_columns(columns, found)
+    filter_columns(columns, columns)
+    assert np.array_equal(columns, found)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 5, 7), (5, 1, 9), (3, 33, 1), (40, 70, 35)])
+def test_volumes_of_any_shape_are_filtered(shape: tuple[int, int, int]) -> None:
+    image, found = _noise(*shape), np.empty([n + 3 for n in shape], np.float32)
+    volume_coefficients(image, found)
+    wanted = ndimage.spline_filter(image.astype(np.float64), mode="mirror")
+    inside = tuple(slice(1, n + 1) for n in shape)
+    np.testing.assert_allclose(216 * found[inside], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(9, 10, 11), (5, 2, 30), (2, 41, 3)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -20,7 +22,7 @@ def test_noise_has_the_deviation_asked_for(channel):
     assert field.std() == pytest.approx(0.3, rel=0.05)
 
 
-@pytest.mark.parametrize("sigma", [0.5, 0.77, 1.0])
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5, 0.77, 1.0, 2.5])
 def test_blur_is_scipys_gaussian(channel, sigma):
     np.testing.assert_allclose(
         intensity.blur(channel, sigma), gaussian_filter(channel, sigma), atol=1e-5
@@ -71,6 +73,28 @@ def test_low_resolution_in_the_plane_treats_every_slice_alike():
 
 def test_low_resolution_of_a_single_voxel_keeps_it():
     assert intensity.low_resolution(np.full((1, 1), 7, np.float32), 0.5).item() == 7
+
+
+@pytest.mark.parametrize("shape", [(10, 12, 14), (40, 50)])
+def test_a_change_may_be_written_over_its_argument(shape):
+    channel = np.random.default_rng(4).normal(3, 2, shape).astype(np.float32)
+    for change, parameter in (
+        (intensity.blur, 0.7),
+        (intensity.brightness, 1.2),
+        (intensity.contrast, 1.2),
+        (intensity.low_resolution, 0.7),
+        (intensity.gamma, 1.2),
+        (partial(intensity.gamma, inverted=True), 0.8),
+    ):
+        expected, written = change(channel, parameter), channel.copy()
+        assert change(written, parameter, written) is written
+        np.testing.assert_array_equal(written, expected)
+
+
+def test_noise_is_a_function_of_the_generator_and_of_the_place(channel):
+    fields = [intensity.noise(channel, 0.3, np.random.default_rng(s)) for s in (0, 0, 1)]
+    np.testing.assert_array_equal(fields[0], fields[1])
+    assert (fields[0] != fields[2]).mean() > 0.99
 
 
 def test_no_change_writes_into_its_argument(channel):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+from threading import Thread
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from nnunetlike.training.augmentation.spatial import (
     Affine,
+    Scratch,
     centre_spans,
     cut,
     generator_patch_size,
@@ -147,3 +151,24 @@ def test_mirroring_twice_gives_the_image_back():
         twice = mirror(mirror(image, axes, lead=1), axes, lead=1)
         np.testing.assert_array_equal(twice, image)
     np.testing.assert_array_equal(mirror(image, (0,), lead=1), image[:, ::-1])
+
+
+def test_memory_for_coefficients_is_used_again_by_larger_and_smaller_patches() -> None:
+    scratch, affine = Scratch(), Affine((0.2, -0.1, 0.3), 0.9)
+    for seed, shape in enumerate([(12, 13, 14), (20, 21, 22), (9, 8, 7)]):
+        image, label = a_case(shape, channels=2, seed=seed)
+        found, found_label = resample(image, label, affine, (8, 8, 8), scratch=scratch)
+        expected, expected_label = resample(image, label, affine, (8, 8, 8))
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found_label, expected_label)
+    assert scratch.array((5,)).base is scratch.array((6, 7)).base
+
+
+def test_threads_do_not_share_memory_for_coefficients() -> None:
+    scratch, found = Scratch(), []
+    threads = [Thread(target=lambda: found.append(scratch.array((4,)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert not np.shares_memory(*found)
+    assert not np.shares_memory(pickle.loads(pickle.dumps(scratch)).array((4,)), found[0])
