@@ -56,7 +56,7 @@ def resample_label(
     if label.shape == new_shape:
         return label
     small = label.dtype in (np.int8, np.uint8, np.int16)
-    work: LabelMap = label.astype(np.int16 if small else np.int32)
+    work: LabelMap = label.astype(np.int16 if small else np.int32, copy=False)
     if axis is None:
         resampled = _resample(work, new_shape, order)
     else:
@@ -64,7 +64,7 @@ def resample_label(
         depth, height, width = (new_shape[i] for i in (axis, *_others(axis)))
         resampled = _resample_apart(turned, (depth, height, width), order, order_z)
         resampled = np.ascontiguousarray(np.moveaxis(resampled, 0, axis))
-    return resampled.astype(label.dtype)
+    return resampled.astype(label.dtype, copy=False)
 
 
 def _others(axis: int) -> list[int]:
@@ -76,6 +76,8 @@ def _resample_apart(
 ) -> LabelMap:
     """Resample each slice, then the first axis."""
     if order_z == 0:
+        if len(label) == shape[0]:
+            return _resample(label, shape, order)
         shown, where = np.unique(nearest(len(label), shape[0]), return_inverse=True)
         return _resample(label[shown], (len(shown), *shape[1:]), order)[where.reshape(-1)]
     slices = _resample(label, (len(label), *shape[1:]), order)
