@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
@@ -109,6 +108,8 @@ def _by_masks(label: LabelMap, shape: tuple[int, int, int], *, at_half: bool) ->
 
     SciPy's own loop, for here rounding decides the many masks that lie at 1/2 exactly.
     """
+    from scipy import ndimage  # which takes longer to import than a small case to resample
+
     out = np.zeros(shape, label.dtype)
     factors = [new / old for old, new in zip(label.shape, shape, strict=True)]
     for value in np.unique(label):

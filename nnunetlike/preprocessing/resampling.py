@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunetlike.core.errors import ShapeError, UsageError
-from nnunetlike.core.typing import FloatArray, Size
+from nnunetlike.core.typing import FloatArray
 from nnunetlike.preprocessing.splines import resize_depth, resize_planes, ruler
 from nnunetlike.preprocessing.taps import Indices, nearest
 
