@@ -18,8 +18,6 @@ from nnunetlike.core.resources import disk_space, in_words, total_memory
 from nnunetlike.core.serialization import save_pickle_with_twin
 from nnunetlike.data.bricks import has_blosc2, require_blosc2
 from nnunetlike.data.dataset import DatasetSpec
-from nnunetlike.data.doctor.examination import examine_task, refuse
-from nnunetlike.data.doctor.report import report_text
 from nnunetlike.data.store import ARRAY_SUFFIXES, FORMS, CaseStore, Form
 from nnunetlike.experiment_planning.disk_need import disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
@@ -192,6 +190,10 @@ def _verify(tasks: Sequence[_Task], *, processes: Workers) -> None:
     Raises:
         DataError: a task has errors.
     """
+    # Imported where asked for: SciPy, which mends files, takes long.
+    from nnunetlike.data.doctor.examination import examine_task, refuse
+    from nnunetlike.data.doctor.report import report_text
+
     examinations = []
     for task in tasks:
         print(f"{task.name}: checking the raw data")
