@@ -73,14 +73,14 @@ def _make(
     for index, stage in enumerate(stages):
         for case_id in stage.to_make(case_ids):
             work[case_id].append(index)
-    names = ", ".join(stage.target.folder.name for stage in stages)
+    what = stages[0].target.folder.name if len(stages) == 1 else f"{len(stages)} stages"
     make = _CaseAtStages(cropped, tuple(stages))
     process_map(
         make,
         [(case_id, tuple(work[case_id])) for case_id in case_ids if case_id in work],
         processes=workers,
         name=_case_id,
-        title=f"preprocessing {names}" if work else "",
+        title=f"preprocessing {what}" if work else "",
         cost=make.memory,
     )
 
