@@ -334,14 +334,15 @@ def _choose_form(
         f"{task.name}: preprocessed cases take about {in_words(need.of(choice.form))} of "
         f"{in_words(machine.disk)} that are free, stored as {choice.form} ({choice.reason})"
     )
-    if preprocess and need.of(choice.form) > machine.disk:
+
+    def remedy() -> str:
+        """Return what else to do; other forms are only looked at if that is needed."""
         others = forms_that_fit(need, machine)
-        require_space(
-            task.preprocessed,
-            need.of(choice.form) - replaced,
-            f"{task.name}: preprocessing",
-            f"take {others}" if others else "plan fewer configurations (-pl2d None, -pl3d None)",
-        )
+        return f"take {others}" if others else "plan fewer configurations (-pl2d None, -pl3d None)"
+
+    if preprocess:
+        missing = need.of(choice.form) - replaced
+        require_space(task.preprocessed, missing, f"{task.name}: preprocessing", remedy)
     if choice.form == "npz" and need.packed() + need.unpacked > machine.disk:
         print(
             f"warning: training cannot unpack all of them, into {in_words(need.unpacked)} more; "
