@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.processes import watched
-from benchmarks.stages import Arrays, Size, Stage
+from benchmarks.stages import AbsentError, Arrays, Size, Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = Path(__file__).parent / "sides"
@@ -143,6 +143,9 @@ class Row:
     ours_peak: int | None = None
     theirs_peak: int | None = None
     failed: str = ""
+    skipped: str = ""
+    """Why nothing was measured, where that is no fault."""
+
     details: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -265,7 +268,12 @@ class Bench:
         rows = []
         with tempfile.TemporaryDirectory(dir=self.home) as name:
             folder = Path(name) / "inputs"
-            stage.write(folder, size)
+            try:
+                stage.write(folder, size)
+            except AbsentError as reason:
+                row = _row(stage, "", wanted=False)
+                row.skipped = str(reason)
+                return [row]
             names = [
                 peer
                 for peer in self.peers
@@ -295,13 +303,24 @@ class Bench:
 
     def _compare(self, stage: Stage, folder: Path, row: Row, peer: str) -> None:
         sides = [self.ours, *([self.peers[peer]] if peer else [])]
-        try:
-            both = [self.process(side) for side in sides]
-            firsts = [self._first(process, stage, folder, row) for process in both]
-        except StageError:
-            for side in sides:  # whoever died or is confused starts anew
-                self._processes.pop(side.name, None)
-            raise
+        with ExitStack() as opened:
+            try:
+                both = [self._for(stage, side, opened) for side in sides]
+                firsts = [self._first(process, stage, folder, row) for process in both]
+            except StageError:
+                for side in sides:  # whoever died or is confused starts anew
+                    self._processes.pop(side.name, None)
+                raise
+            self._judge(stage, peer, firsts, row)
+            self._time(stage, both, [seconds for seconds, _ in firsts], row)
+
+    def _for(self, stage: Stage, side: Side, opened: ExitStack) -> Process:
+        """Return the process of a side; where its memory counts in a command's, a fresh one."""
+        return opened.enter_context(Process(side)) if stage.once else self.process(side)
+
+    def _judge(
+        self, stage: Stage, peer: str, firsts: Sequence[tuple[float, Arrays]], row: Row
+    ) -> None:
         if peer:
             found = stage.agreement(peer, firsts[0][1], firsts[1][1])
             row.agreement = found.text
@@ -309,7 +328,6 @@ class Bench:
                 raise StageError(f"no agreement with {peer}: {found.text}; nothing was timed")
         elif stage.show is not None:
             row.agreement = stage.show(firsts[0][1])
-        self._time(stage, both, [seconds for seconds, _ in firsts], row)
 
     def _first(
         self, process: Process, stage: Stage, folder: Path, row: Row

@@ -18,9 +18,10 @@ HEAD = (
 
 def cells(row: Row) -> tuple[str, ...]:
     """Return one row as text, in the order of `HEAD`."""
-    if row.failed:
-        reason = row.failed.strip().splitlines()[0][:WIDEST]
-        return (row.stage, row.peer, *[""] * 7, f"FAILED: {reason}", "", "")
+    if row.failed or row.skipped:
+        reason = (row.failed or row.skipped).strip().splitlines()[0][:WIDEST]
+        why = f"{'FAILED' if row.failed else 'skipped'}: {reason}"
+        return (row.stage, row.peer, *[""] * 7, why, "", "")
     return (
         row.stage,
         row.peer,

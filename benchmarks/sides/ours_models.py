@@ -113,7 +113,7 @@ def chain_preprocess(folder: Path) -> Call:
         shutil.rmtree(folder / "ours", ignore_errors=True)
         shutil.rmtree(folder / "raw_v1" / "nnUNet_cropped_data", ignore_errors=True)
         _command(folder, "plan_and_preprocess", "-t", "101", "-tl", "1", "-tf", "1")
-        stage = folder / "ours" / "Task101_Synthetic" / "nnUNetData_plans_v2.1_stage0"
+        stage = folder / "ours" / "Task101_Chain" / "nnUNetData_plans_v2.1_stage0"
         return {"case": CaseStore(stage).load("case_0", unpacked=False)}
 
     return call
@@ -175,7 +175,7 @@ def predict_share(folder: Path) -> Call:
     """How much of the CPU time of a prediction is the network, and its convolutions alone."""
     from nnunetlike import Predictor
 
-    model = folder / "model" / "nnUNet" / "3d_fullres" / "Task101_Synthetic"
+    model = folder / "model" / "nnUNet" / "3d_fullres" / "Task101_Chain"
     predictor = Predictor.from_folder(
         model / "nnUNetTrainerV2__nnUNetPlansv2.1", ["all"], device="cpu", tta=False
     )
@@ -219,9 +219,11 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "step_nodes_bf16": partial(step, autocast=True, nodes=True),
     "chain_preprocess": chain_preprocess,
     "chain_preprocess_large": chain_preprocess,
+    "chain_hippocampus": chain_preprocess,
     "scale_preprocess": chain_preprocess,
     "scale_predict": scale_predict,
     "scale_export": scale_export,
     "chain_predict": chain_predict,
     "chain_predict_large": chain_predict,
+    "chain_hippocampus_predict": chain_predict,
 }

@@ -296,7 +296,7 @@ def chain_preprocess(folder: Path) -> Call:
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(folder / "raw_v1" / "nnUNet_cropped_data", ignore_errors=True)
         _command(folder, "nnUNet_plan_and_preprocess", "-t", "101", "-tl", "1", "-tf", "1")
-        stage = out / "Task101_Synthetic" / "nnUNetData_plans_v2.1_stage0"
+        stage = out / "Task101_Chain" / "nnUNetData_plans_v2.1_stage0"
         with np.load(stage / "case_0.npz") as archive:
             return {"case": archive["data"]}
 
@@ -349,6 +349,8 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "forward_bf16": forward,
     "chain_preprocess": chain_preprocess,
     "chain_preprocess_large": chain_preprocess,
+    "chain_hippocampus": chain_preprocess,
     "chain_predict": chain_predict,
     "chain_predict_large": chain_predict,
+    "chain_hippocampus_predict": chain_predict,
 }

@@ -301,4 +301,5 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "tiles_10": tiles,
     "chain_preprocess": chain_preprocess,
     "chain_preprocess_large": chain_preprocess,
+    "chain_hippocampus": chain_preprocess,
 }

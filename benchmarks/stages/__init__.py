@@ -17,6 +17,10 @@ Params = Mapping[str, Any]
 Size = Literal["full", "quick", "tiny"]
 
 
+class AbsentError(Exception):
+    """The inputs of a stage are not here; says which."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Whether two results are the same within what is allowed, and by how much they differ."""

@@ -1,4 +1,4 @@
-"""The commands that a user types, on a synthetic CT task."""
+"""The commands that a user types, on a synthetic CT task and on a real one of MR."""
 
 from __future__ import annotations
 
@@ -7,40 +7,73 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.stages import Agreement, Arrays, Params, Stage
+from benchmarks.stages import AbsentError, Agreement, Arrays, Params, Stage
 from benchmarks.stages import synthetic as made
 
-TASK, DATASET = "Task101_Synthetic", "Dataset101_Synthetic"
+TASK, DATASET = "Task101_Chain", "Dataset101_Chain"
 SPACINGS = ((2.5, 0.8, 0.8), (3.0, 0.7, 0.7), (2.0, 0.9, 0.9))
 LABELS = {"0": "background", "1": "organ", "2": "vessel"}
+HIPPOCAMPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "Task04_Hippocampus"
+HIPPOCAMPUS_LABELS = {"0": "background", "1": "Anterior", "2": "Posterior"}
+PREDICTED = 10
+"""Cases of the real task that are predicted."""
 
 
 def write_task(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
     """Write a raw CT task in the layouts of v1 and v2; the images are the same files."""
-    v1 = folder / "raw_v1" / "nnUNet_raw_data" / TASK
-    v2 = folder / "raw_v2" / DATASET
-    for place in (v1 / "imagesTr", v1 / "labelsTr", v1 / "imagesTs", v2):
-        place.mkdir(parents=True)
+    v1 = _raw(folder)
     for number in range(cases):
         _case(v1, rng, number, shape)
+    _describe(folder, cases, "CT", LABELS)
+
+
+def write_hippocampus(folder: Path, rng: np.random.Generator, *, cases: int) -> None:
+    """Write the first cases of the decathlon's Task04 likewise.
+
+    Raises:
+        AbsentError: the data are not here.
+    """
+    del rng
+    if not HIPPOCAMPUS.is_dir():
+        raise AbsentError(f"{HIPPOCAMPUS} does not exist; put the decathlon's task there")
+    v1 = _raw(folder)
+    labels = sorted((HIPPOCAMPUS / "labelsTr").glob("[!.]*.nii.gz"))[:cases]
+    for number, label in enumerate(labels):
+        shutil.copyfile(label, v1 / "labelsTr" / f"case_{number}.nii.gz")
+        image = HIPPOCAMPUS / "imagesTr" / label.name
+        shutil.copyfile(image, v1 / "imagesTr" / f"case_{number}_0000.nii.gz")
+    _describe(folder, len(labels), "MRI", HIPPOCAMPUS_LABELS)
+
+
+def _raw(folder: Path) -> Path:
+    """Return v1's raw task, empty."""
+    v1 = folder / "raw_v1" / "nnUNet_raw_data" / TASK
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (v1 / name).mkdir(parents=True)
+    return v1
+
+
+def _describe(folder: Path, cases: int, modality: str, labels: Mapping[str, str]) -> None:
+    """Write dataset.json for v1, and for v2 beside links to the same images."""
+    v1, v2 = folder / "raw_v1" / "nnUNet_raw_data" / TASK, folder / "raw_v2" / DATASET
     for name in ("imagesTr", "labelsTr"):
         shutil.copytree(v1 / name, v2 / name, copy_function=os.link)
-    facts: dict[str, Any] = {"numTraining": cases, "labels": LABELS, "name": "Synthetic"}
+    facts: dict[str, Any] = {"numTraining": cases, "labels": labels, "name": "Chain"}
     listed = [
         {"image": f"./imagesTr/case_{i}.nii.gz", "label": f"./labelsTr/case_{i}.nii.gz"}
         for i in range(cases)
     ]
-    of_v1 = {"modality": {"0": "CT"}, "training": listed, "test": [], "numTest": 0,
+    of_v1 = {"modality": {"0": modality}, "training": listed, "test": [], "numTest": 0,
              "tensorImageSize": "4D", "description": "", "reference": "", "licence": "",
              "release": ""}  # fmt: skip
-    turned = {name: int(value) for value, name in LABELS.items()}
-    of_v2 = {"channel_names": {"0": "CT"}, "labels": turned, "file_ending": ".nii.gz"}
+    turned = {name: int(value) for value, name in labels.items()}
+    of_v2 = {"channel_names": {"0": modality}, "labels": turned, "file_ending": ".nii.gz"}
     (v1 / "dataset.json").write_text(json.dumps({**facts, **of_v1}))
     (v2 / "dataset.json").write_text(json.dumps({**facts, **of_v2}))
 
@@ -62,10 +95,19 @@ def _case(task: Path, rng: np.random.Generator, number: int, shape: Sequence[int
 def _model(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
     """Write a task, a U-Net that was trained for one step on it, and images to predict."""
     write_task(folder, rng, shape=shape, cases=cases)
-    raw = folder / "raw_v1" / "nnUNet_raw_data" / TASK
+    _train(folder, predicted=1)
+
+
+def _model_of_hippocampus(folder: Path, rng: np.random.Generator, *, cases: int) -> None:
+    write_hippocampus(folder, rng, cases=cases)
+    _train(folder, predicted=PREDICTED)
+
+
+def _train(folder: Path, *, predicted: int) -> None:
     new = folder / "new"
     new.mkdir()
-    os.link(raw / "imagesTr" / "case_0_0000.nii.gz", new / "case_0_0000.nii.gz")
+    for image in _images(folder)[:predicted]:
+        os.link(image, new / image.name)
     environment = {
         **os.environ, "nnUNet_raw_data_base": str(folder / "raw_v1"),
         "nnUNet_preprocessed": str(folder / "ours"), "RESULTS_FOLDER": str(folder / "model"),
@@ -81,6 +123,10 @@ def _model(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], case
             [sys.executable, "-m", f"nnunetlike.run.{command}", *words],
             env=environment, stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted((folder / "raw_v1" / "nnUNet_raw_data" / TASK / "imagesTr").iterdir())
 
 
 def _prepared(ours: Arrays, theirs: Arrays) -> Agreement:
@@ -134,6 +180,19 @@ STAGES = (
     _preprocess("chain_preprocess_large", LARGE, default=False),
     _predict("chain_predict", HALF, default=True),
     _predict("chain_predict_large", SMALL, default=False),
+    Stage(
+        name="chain_hippocampus", title="plan_and_preprocess, Hippocampus, 156 MR cases",
+        make=write_hippocampus, sizes={"full": {"cases": 156}, "tiny": {"cases": 4}},
+        targets={"v1": 1.0, "v2": 1.0}, agree={"v1": _prepared}, clock="wall", once=True,
+        note="one process each; all configurations; v2's plans differ, so its arrays do",
+    ),
+    Stage(
+        name="chain_hippocampus_predict",
+        title=f"predict, U-Net 3d_fullres, Hippocampus, {PREDICTED} cases, no mirroring",
+        make=_model_of_hippocampus, sizes={"full": {"cases": 20}, "tiny": {"cases": 4}},
+        targets={"v1": 1.0}, agree={"": _predicted}, clock="wall", once=True,
+        note="the model is ours, written as v1 does, and read by v1",
+    ),
     Stage(
         name="predict_share", title="share of the network in the time of a prediction",
         make=_model, sizes={"full": HALF, "tiny": TINY}, targets={}, agree={}, once=True,

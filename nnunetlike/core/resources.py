@@ -24,6 +24,9 @@ ROOT = Path("/")
 NO_LIMIT = 2**60
 """Bytes that nothing has; cgroup v1 writes a number near 2^63 where there is no limit."""
 
+GPU_DEVICES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/kfd", "dev/dxg")
+"""Of Linux: NVIDIA's cards, its Jetson boards, AMD's cards, and any card below Windows."""
+
 
 @dataclass(frozen=True)
 class Space:
@@ -175,3 +178,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except (OSError, ValueError):
         return ""
+
+
+def may_have_gpu(root: Path = ROOT) -> bool:
+    """Tell whether torch may find a GPU: not where the device of no driver is there."""
+    if sys.platform == "darwin":
+        return False  # those of Apple are no CUDA devices
+    return sys.platform != "linux" or any((root / path).exists() for path in GPU_DEVICES)

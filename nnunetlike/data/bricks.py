@@ -5,7 +5,7 @@ Compression is that of blosc2, an optional extra. Axes: channels, then D, H, W.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, prod
@@ -33,11 +33,7 @@ HEADER_BYTES = 4096
 
 def has_blosc2() -> bool:
     """Tell whether the package is installed."""
-    try:
-        importlib.import_module("blosc2")
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("blosc2") is not None
 
 
 def require_blosc2(purpose: str) -> Any:

@@ -10,11 +10,12 @@ A preprocessed case is one float32 array (C + 1, D, H, W): the image channels, t
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 from isal import isal_zlib
@@ -32,6 +33,9 @@ COMPRESSION_LEVEL = 2
 
 RAW = -15
 """What zlib calls the window of deflated data without a header of their own."""
+
+PACKED_TOGETHER, UNPACKED_TOGETHER = 2**24, 2**20
+"""Bytes of an array that are packed as one piece, as numpy does, and unpacked, within the cache."""
 
 EXACT_IN_FP16 = 2048
 """Up to here float16 holds every integer."""
@@ -54,11 +58,17 @@ def save_npz(path: Path, arrays: Mapping[str, FloatArray]) -> None:
                 member: Any = stream
                 # In the place of zlib's. Were zipfile not to look here any more, it would be slow.
                 member._compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, DEFLATED, RAW)
-                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                _write_array(member, np.ascontiguousarray(array))
 
 
-def load_npz(path: Path, key: str = "data") -> FloatArray:
+def load_npz(path: Path, key: str = "data", part: slice | None = None) -> FloatArray:
     """Return one array of an npz, deflated or not.
+
+    Args:
+        path: the file.
+        key: name of the array.
+        part: places along its second axis to return alone; what comes after them is not read, so
+            damage may not be noticed.
 
     Raises:
         DataError: the file is missing, truncated, or has no such array.
@@ -68,11 +78,75 @@ def load_npz(path: Path, key: str = "data") -> FloatArray:
             member: Any = stream
             if archive.getinfo(f"{key}.npy").compress_type == zipfile.ZIP_DEFLATED:
                 member._decompressor = isal_zlib.decompressobj(RAW)
-            return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+            return _read_array(member, archive.getinfo(f"{key}.npy").file_size, part)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except UNREADABLE as error:
         raise unreadable(path, error) from None
+
+
+def _write_array(stream: IO[bytes], array: FloatArray) -> None:
+    """Write what `numpy.lib.format.write_array` does of a contiguous array, without copying it."""
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(stream, header)
+    content = array.reshape(-1).view(np.uint8)
+    for start in range(0, len(content), PACKED_TOGETHER):
+        stream.write(content[start : start + PACKED_TOGETHER].data)
+
+
+def _read_array(stream: IO[bytes], length: int, part: slice | None = None) -> FloatArray:
+    """Return what `numpy.lib.format.read_array` does, unpacked straight into its memory.
+
+    Args:
+        stream: a member of a zip, which checks what was read once all of it is.
+        length: bytes of it.
+        part: places along the second axis, if not all.
+
+    Raises:
+        ValueError: the header is no array's, or of another one than what follows.
+    """
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]  # fmt: skip
+    shape, fortran_order, dtype = read_header(stream)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != length - stream.tell():
+        raise ValueError(f"it is said to hold {dtype} of shape {shape}")
+    if part is not None and not fortran_order and len(shape) > 1:
+        return _read_part(stream, shape, dtype, part)
+    array = np.empty(shape, dtype, order="F" if fortran_order else "C")
+    _fill(array.ravel(order="K"), stream)
+    stream.read(1)  # at the end, where the checksum is compared
+    return array if part is None else array[:, part]
+
+
+def _read_part(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], part: slice
+) -> FloatArray:
+    """Return places along the second axis of an array in C order, of which the rest is skipped."""
+    start, stop, _ = part.indices(shape[1])
+    size = math.prod(shape[2:]) * dtype.itemsize
+    array = np.empty((shape[0], stop - start, *shape[2:]), dtype)
+    for number, row in enumerate(array):
+        _skip(stream, size * (start if number == 0 else start + shape[1] - stop))
+        _fill(row.reshape(-1), stream)
+    return array
+
+
+def _fill(array: FloatArray, stream: IO[bytes]) -> None:
+    """Read the values of a contiguous array."""
+    content, at = array.view(np.uint8), 0
+    while at < len(content):
+        piece = stream.read(min(UNPACKED_TOGETHER, len(content) - at))
+        if not piece:
+            raise EOFError("it ends early")
+        content[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+        at += len(piece)
+
+
+def _skip(stream: IO[bytes], length: int) -> None:
+    while length > 0 and (piece := stream.read(min(UNPACKED_TOGETHER, length))):
+        length -= len(piece)
 
 
 def map_npy(path: Path) -> FloatArray:
@@ -176,6 +250,17 @@ class CaseStore:
         """
         found = self.open(case_id, unpacked=unpacked)
         return found[:] if isinstance(found, BrickedArray) else found
+
+    def load_slices(self, case_id: str, start: int, stop: int) -> FloatArray:
+        """Return slices of a case, (C + 1, stop - start, H, W), without unpacking all of it.
+
+        Raises:
+            DataError: it is missing, or damaged in what is read of it.
+        """
+        packed, part = self.folder / f"{case_id}.npz", slice(start, stop)
+        if packed.is_file():
+            return load_npz(packed, part=part)
+        return np.asarray(self.open(case_id)[:, part])
 
     def open(self, case_id: str, *, unpacked: bool = True) -> FloatArray | BrickedArray:
         """Return as `load` the array of a case, but one in bricks unread, to take slices of it."""

@@ -69,7 +69,7 @@ def _suited(need: DiskNeed, machine: Machine) -> Choice:
     stays = machine.memory is None or need.largest <= SHARE_OF_MEMORY * machine.memory
     memory = "memory" if machine.memory is None else f"{in_words(machine.memory)} memory"
     largest = f"the {in_words(need.largest)} of the largest stage"
-    if need.unpacked <= LITTLE and stays and need.packed + need.unpacked <= machine.disk:
+    if need.unpacked <= LITTLE and stays and need.of("npz") + need.unpacked <= machine.disk:
         return Choice("npz", f"as nnU-Net v1 has them, since all are {in_words(need.unpacked)}")
     if fits and stays:
         return Choice("npy", f"uncompressed, since {largest} stay in half of {memory}")

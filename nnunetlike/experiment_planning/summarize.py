@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import torch
 
 from nnunetlike.core.paths import VIDEO
-from nnunetlike.core.resources import total_memory
+from nnunetlike.core.resources import may_have_gpu, total_memory
 from nnunetlike.core.typing import Spacing
 from nnunetlike.experiment_planning.planners.video_memory import video_training_bytes
 from nnunetlike.experiment_planning.summarize_videos import describe_videos, video_rows
-from nnunetlike.networks import NETWORKS, NetworkTask
-from nnunetlike.networks.memory import training_bytes
+from nnunetlike.networks import NetworkTask
+from nnunetlike.networks.sketch import planned_training_bytes
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 
@@ -35,9 +34,12 @@ class Memory:
 
 def machine_memory() -> Memory:
     """Return the memory of the first GPU, or what this process may use where there is none."""
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_properties(0)
-        return Memory(str(device.name), int(device.total_memory))
+    if may_have_gpu():
+        import torch  # which takes a second and 200 MB
+
+        if torch.cuda.is_available():
+            device = torch.cuda.get_device_properties(0)
+            return Memory(str(device.name), int(device.total_memory))
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Memory("RAM, no GPU", total_memory() or physical)
 
@@ -137,8 +139,10 @@ def training_needs(plans: Plans, stage: StagePlan) -> dict[str, tuple[int, int]]
 
     def needed(network: str, bytes_per_value: int) -> int:
         """Return the bytes of a network with activations of a size."""
-        spec, patch, batch_size = NETWORKS.get(network)(), stage.patch_size, stage.batch_size
-        return training_bytes(spec, task, patch, batch_size, bytes_per_value=bytes_per_value)
+        patch, batch_size = stage.patch_size, stage.batch_size
+        return planned_training_bytes(
+            network, task, patch, batch_size, bytes_per_value=bytes_per_value
+        )
 
     return {network: (needed(network, 4), needed(network, 2)) for network in NETWORK_NAMES}
 

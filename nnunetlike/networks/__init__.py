@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from nnunetlike.core.registry import Registry
 from nnunetlike.plans.plans import NetworkSize
 from nnunetlike.plans.topology import Topology
+
+if TYPE_CHECKING:  # planning needs none of torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,8 @@ from nnunetlike.core.errors import PlanError
 from nnunetlike.core.typing import Size
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.initialization import SLOPE
+from nnunetlike.networks.sketch import features_of
 from nnunetlike.plans.topology import Topology
-
-FEATURE_CAP = {2: 480, 3: 320}
-"""Most features of a level, by dimension. Source: nnU-Net v1."""
 
 _CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP_CONVOLUTION: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -60,12 +58,10 @@ class Architecture:
             task: what the data set asks for.
             base_features: features of level 0; those of the task when absent.
         """
-        cap = FEATURE_CAP[task.topology.dimension]
-        base = base_features or task.base_features
         return cls(
             channels=task.channels,
             classes=task.classes,
-            features=tuple(min(base * 2**i, cap) for i in range(task.topology.num_pools + 1)),
+            features=features_of(task, base_features),
             topology=task.topology,
             conv_per_stage=task.conv_per_stage,
         )

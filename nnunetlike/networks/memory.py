@@ -15,10 +15,7 @@ from torch.utils._pytree import tree_leaves
 from nnunetlike.core.typing import Size
 from nnunetlike.networks import NetworkSpec, NetworkTask
 from nnunetlike.networks.rehearsal import empty_image, of_clip, on_meta, step
-
-_FLOAT32 = 4
-_LOSS_COPIES = 3
-"""Tensors as large as the logits that a loss keeps: logits, softmax and log-softmax in float32."""
+from nnunetlike.networks.sketch import FLOAT32, StepValues
 
 
 def training_bytes(
@@ -27,7 +24,7 @@ def training_bytes(
     patch_size: Sequence[int],
     batch_size: int,
     *,
-    bytes_per_value: int = _FLOAT32,
+    bytes_per_value: int = FLOAT32,
 ) -> int:
     """Return the bytes that are alive at the peak of one training step.
 
@@ -50,24 +47,21 @@ def training_bytes(
     def measure(size: Sequence[int]) -> int:
         """Return the bytes with inputs of a size."""
         key: Any = network_spec  # a frozen dataclass, so it can be a key
-        peak, in_logits, parameters = _training_values(key, task, tuple(size), batch_size)
-        half = _FLOAT32 - bytes_per_value
-        mixed = half * _LOSS_COPIES * in_logits + (_FLOAT32 * parameters if half else 0)
-        return 2 * _FLOAT32 * parameters + peak * bytes_per_value + mixed
+        return _step_values(key, task, tuple(size), batch_size).in_bytes(bytes_per_value)
 
     return of_clip(network_spec, patch_size, measure)
 
 
 @lru_cache(maxsize=64)
-def _training_values(
+def _step_values(
     network_spec: NetworkSpec, task: NetworkTask, size: Size, batch_size: int
-) -> tuple[int, int, int]:
-    """Return the values alive at the peak of a step, those of all logits, and of all parameters."""
+) -> StepValues:
+    """Return what a step holds, by a rehearsal."""
     network = on_meta(network_spec, task)
     rehearsal = _Rehearsal(network)
     with rehearsal:
         in_logits = step(network, empty_image(task, size, batch_size))
-    return rehearsal.peak, in_logits, _parameters(network)
+    return StepValues(rehearsal.peak, in_logits, _parameters(network))
 
 
 def inference_bytes(
@@ -76,7 +70,7 @@ def inference_bytes(
     patch_size: Sequence[int],
     batch_size: int = 1,
     *,
-    bytes_per_value: int = _FLOAT32,
+    bytes_per_value: int = FLOAT32,
 ) -> int:
     """Return the bytes of the weights and of all activations alive at the peak of a prediction.
 
@@ -90,7 +84,7 @@ def inference_bytes(
         rehearsal = _Rehearsal(network)
         with torch.no_grad(), rehearsal:
             network(empty_image(task, size, batch_size))
-        return _FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
+        return FLOAT32 * _parameters(network) + rehearsal.peak * bytes_per_value
 
     return of_clip(network_spec, patch_size, measure)
 

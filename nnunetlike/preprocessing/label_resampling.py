@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.core.errors import ShapeError
@@ -74,6 +73,8 @@ def _resample_apart(
 ) -> LabelMap:
     """Resample each slice, then the first axis."""
     if order_z == 0:
+        if len(label) == shape[0]:
+            return _resample(label, shape, order)
         shown, where = np.unique(nearest(len(label), shape[0]), return_inverse=True)
         return _resample(label[shown], (len(shown), *shape[1:]), order)[where.reshape(-1)]
     slices = _resample(label, (len(label), *shape[1:]), order)
@@ -104,6 +105,8 @@ def _by_masks(label: LabelMap, shape: tuple[int, int, int], *, at_half: bool) ->
 
     SciPy's own loop, for here rounding decides the many masks that lie at 1/2 exactly.
     """
+    from scipy import ndimage  # which takes longer to import than a small case to resample
+
     out = np.zeros(shape, label.dtype)
     factors = [new / old for old, new in zip(label.shape, shape, strict=True)]
     for value in np.unique(label):

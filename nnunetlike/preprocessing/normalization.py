@@ -25,6 +25,7 @@ def normalize(
     schemes: Mapping[int, str],
     use_mask: Mapping[int, bool],
     intensities: Mapping[int, ChannelIntensities] | None,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return the image with each channel normalised by its scheme, in single precision.
 
@@ -40,12 +41,15 @@ def normalize(
         schemes: by channel.
         use_mask: by channel; True leaves the outside of the body out and sets it to 0.
         intensities: by channel, of the data set; needed by CT and CT2.
+        out: where to write the result, `image` itself if that may change; a new array when absent.
 
     Raises:
         UsageError: a channel has no scheme.
         PlanError: a channel is CT and its intensities are missing.
     """
-    out = np.array(image, np.float32)
+    out = np.empty(image.shape, np.float32) if out is None else out
+    if out is not image:
+        out[...] = image
     for index, channel in enumerate(out):
         if index not in schemes or index not in use_mask:
             raise UsageError(

@@ -22,7 +22,7 @@ from nnunetlike.data.video import VideoFacts
 from nnunetlike.data.video_faults import strange_values, video_faults
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.preprocessing.class_locations import sample_class_locations
-from nnunetlike.preprocessing.cropping import OUTSIDE, Cropped, crop_to_nonzero
+from nnunetlike.preprocessing.cropping import OUTSIDE, Cropped, crop_to_nonzero, present_labels
 from nnunetlike.preprocessing.label_resampling import resample_label
 from nnunetlike.preprocessing.normalization import normalize
 from nnunetlike.preprocessing.resampling import resample_image, separate_axis
@@ -52,6 +52,13 @@ class Prepared:
     """(d, h, w) int16; -1 is outside the non-zero mask."""
 
     record: CaseRecord
+    place: FloatArray
+    """(C + 1, d, h, w) float32, of which `image` is the beginning; the rest is not set."""
+
+    def stacked(self) -> FloatArray:
+        """Return image channels and label as one float32 array (C + 1, d, h, w), in `place`."""
+        self.place[-1] = self.label
+        return self.place
 
 
 @dataclass(frozen=True)
@@ -147,28 +154,44 @@ class Preprocessor:
         label = turn.apply(cropped.label).transpose(axes)
         spacing = self.spacing(record)
         target = self.target_spacing(spacing)
+        depth, height, width = label.shape
+        shape = resampled_shape((depth, height, width), spacing, target)
+        place: FloatArray = np.empty((len(image) + 1, *shape), np.float32)
+        out = place[:-1]
         before = self.plans.conventions == "v2"
         if before:
             image = self._normalized(image, label)
-        elif not CLIPPED.isdisjoint(self.plans.normalization_schemes.values()):
-            image = image.astype(np.float64)
-        image, label = resampled(image, label, spacing, target, **_asked(self.plans))
-        label = np.where(label < -1, 0, label).astype(np.int16, copy=False)
-        mask = label if inside is None else _in_all_frames(inside, label.shape)
-        normalized = image if before else self._normalized(image, mask)
+        image, label = resampled(
+            image, label, spacing, target, out=out, double=self._in_double(), **_asked(self.plans)
+        )
+        if label.min() < OUTSIDE:
+            label = np.where(label < OUTSIDE, 0, label)
+        label = label.astype(np.int16, copy=False)
+        if before and image is not out:
+            out[:] = image
+        elif not before:
+            mask = label if inside is None else _in_all_frames(inside, shape)
+            self._normalized(image, mask, out)
         locations = sample_class_locations(label, self.plans.classes) if sample_classes else None
-        depth, height, width = label.shape
-        found = record.resampled((depth, height, width), target, locations)
+        found = record.resampled(shape, target, locations)
         found = replace(found, use_nonzero_mask=self.plans.use_mask_for_norm, turn=turn)
-        return Prepared(image=normalized, label=label, record=found)
+        return Prepared(image=out, label=label, record=found, place=place)
 
-    def _normalized(self, image: FloatArray, label: LabelMap) -> FloatArray:
+    def _in_double(self) -> bool:
+        """Tell whether images are resampled in double precision."""
+        schemes = self.plans.normalization_schemes.values()
+        return self.plans.conventions != "v2" and not CLIPPED.isdisjoint(schemes)
+
+    def _normalized(
+        self, image: FloatArray, label: LabelMap, out: FloatArray | None = None
+    ) -> FloatArray:
         return normalize(
-            image.astype(np.float32, copy=False),
+            image,
             label,
             schemes=self.plans.normalization_schemes,
             use_mask=self.plans.use_mask_for_norm,
             intensities=self.plans.fingerprint.intensities,
+            out=out,
         )
 
 
@@ -252,7 +275,7 @@ def crop_read(
         itk_spacing=geometry.itk_spacing,
         itk_direction=geometry.direction,
         crop_box=cropped.box,
-        classes=tuple(float(value) for value in np.unique(cropped.label)),
+        classes=tuple(float(value) for value in present_labels(cropped.label)),
         size_after_cropping=(depth, height, width),
         video=files.video,
     )
@@ -301,9 +324,10 @@ def _finite(image: FloatArray, files: CaseFiles) -> FloatArray:
 
     Source: nnU-Net v1, where SimpleITK reads such voxels of NIfTI as 0 without a word.
     """
+    with np.errstate(invalid="ignore"):
+        if np.isfinite(image.min()) and np.isfinite(image.max()):  # both are NaN if a voxel is
+            return image
     wrong = ~np.isfinite(image)
-    if not wrong.any():
-        return image
     for number, channel in enumerate(wrong):
         if channel.any():
             path = (
@@ -335,6 +359,8 @@ def resampled(
     order: int = 3,
     order_z: int = 0,
     force: bool | None = None,
+    double: bool = False,
+    out: FloatArray | None = None,
 ) -> tuple[FloatArray, LabelMap]:
     """Return an image (C, D, H, W) and its label (D, H, W) at another spacing (mm).
 
@@ -349,16 +375,21 @@ def resampled(
         order_z: of them along a coarse axis.
         force: of the image, take the coarsest axis for coarse (True) or none (False); None: where
             spacings ask for it.
+        double: resample the image in double precision.
+        out: where to write the image, if its shape changes.
     """
     depth, height, width = label.shape
     shape = resampled_shape((depth, height, width), spacing, target)
     axis, apart = separate_axis(spacing, target), separate_axis(spacing, target, force)
     return (
-        resample_image(image, shape, order=order, axis=apart, order_z=order_z),
+        resample_image(
+            image, shape, order=order, axis=apart, order_z=order_z, double=double, out=out
+        ),
         resample_label(label, shape, order=1, axis=axis, order_z=0),
     )
 
 
 def _without_nan(image: FloatArray) -> FloatArray:
-    missing = np.isnan(image)
-    return np.where(missing, np.float32(0), image) if missing.any() else image
+    with np.errstate(invalid="ignore"):
+        missing = bool(np.isnan(image.min()))  # as it is if a voxel is
+    return np.where(np.isnan(image), np.float32(0), image) if missing else image

@@ -81,6 +81,8 @@ def resample_image(
     order: int = 3,
     axis: int | None = None,
     order_z: int = 0,
+    double: bool = False,
+    out: npt.NDArray[Scalar] | None = None,
 ) -> npt.NDArray[Scalar]:
     """Return `image` on a grid of another shape over the same extent.
 
@@ -89,11 +91,13 @@ def resample_image(
     Agrees with scikit-image's `resize` in double precision to 1e-6 of the range.
 
     Args:
-        image: (C, D, H, W); single precision inside for 16 and 32 bit floats, else double.
+        image: (C, D, H, W).
         shape: new (D, H, W).
         order: of the spline, 0, 1 or 3; in the slices only, if an axis is separate.
         axis: the separate axis, or None.
         order_z: of the spline along the separate axis, 0, 1 or 3, not clipped.
+        double: compute in double precision, as is done but for 16 and 32 bit floats.
+        out: where to write the result, of its shape and dtype, if anything is written.
 
     Returns:
         (C, *shape) in the dtype of `image`; `image` itself if the shape is unchanged.
@@ -107,15 +111,22 @@ def resample_image(
     new_shape = check_request(shape, order, axis, order_z)
     if image.shape[1:] == new_shape:
         return image
-    result = np.empty((len(image), *new_shape), image.dtype)
-    precision = np.float32 if image.dtype in (np.float16, np.float32) else np.float64
-    for channel, out in zip(image, result, strict=True):
+    result = np.empty((len(image), *new_shape), image.dtype) if out is None else out
+    single = not double and image.dtype in (np.float16, np.float32)
+    precision = np.float32 if single else np.float64
+    for channel, place in zip(image, result, strict=True):
         if axis is None:
-            _resize(channel, out, order, precision)
+            _resize(channel, place, order, precision)
         else:
             turned = np.moveaxis(channel, axis, 0)
-            _resize_apart(turned, np.moveaxis(out, axis, 0), order, order_z, precision)
+            _resize_apart(turned, np.moveaxis(place, axis, 0), order, order_z, precision)
     return result
+
+
+def _readable(channel: npt.NDArray[Any], precision: npt.DTypeLike) -> FloatArray:
+    """Return a channel as the loops read it: contiguous, of 32 or 64 bit floats."""
+    dtype = channel.dtype if channel.dtype in (np.float32, np.float64) else precision
+    return np.ascontiguousarray(channel, dtype)
 
 
 def _frame(values: FloatArray) -> tuple[float, float, float]:
@@ -135,7 +146,7 @@ def _resize(
     if order == 0:
         out[:] = channel[np.ix_(*map(nearest, channel.shape, out.shape))]
         return
-    source: FloatArray = np.ascontiguousarray(channel, precision)
+    source = _readable(channel, precision)
     middle, low, high = _frame(source)
     steps: list[_Step] = []
     if len(source) != len(out):
@@ -155,7 +166,7 @@ def _resize(
             if step is _resize_depth
             else (len(source), *out.shape[1:])
         )
-        target = _array_for(out, shape, precision, in_place=order == 3)
+        target = _last_array(out) if step is steps[-1] else _array_for(out, shape, precision, order)
         step(source, target, order, frame)
         source = target
     if source is not out:
@@ -163,27 +174,30 @@ def _resize(
 
 
 def _array_for(
-    out: npt.NDArray[Any], shape: Size, precision: npt.DTypeLike, *, in_place: bool = False
+    out: npt.NDArray[Any], shape: Size, precision: npt.DTypeLike, order: int
 ) -> npt.NDArray[Any]:
-    """Return `out`, or its first slices, if a result of this shape fits there, else a new array.
+    """Return the first slices of `out` if they can hold what its first axis is made of.
 
-    Args:
-        out: where the last result goes.
-        shape: of this result.
-        precision: of this result.
-        in_place: the first axis will be resized by a spline that reads a line before it writes it.
+    That is, a spline reads a line of that axis before it writes it. Else return a new array.
     """
-    if out.dtype == precision and out.flags.c_contiguous:
-        if out.shape == shape:
-            return out
-        if in_place and out.shape[1:] == shape[1:] and len(out) > shape[0]:
-            return out[: shape[0]]
-    return np.empty(shape, precision)
+    fits = out.dtype == precision and out.flags.c_contiguous and out.shape[1:] == shape[1:]
+    return (
+        out[: shape[0]]
+        if fits and order == 3 and len(out) > shape[0]
+        else np.empty(shape, precision)
+    )
+
+
+def _last_array(out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return `out` if the loops can write into it, else a new array for what it will hold."""
+    floating = out.dtype in (np.float32, np.float64)
+    direct = floating and out.flags.c_contiguous
+    return out if direct else np.empty(out.shape, out.dtype if floating else np.float64)
 
 
 def _resize_depth(source: FloatArray, target: FloatArray, order: int, frame: FloatArray) -> None:
     rows, target_rows = (array.reshape(len(array), -1) for array in (source, target))
-    resize_depth(rows, target_rows, ruler(len(source), len(target), order, source.dtype), frame)
+    resize_depth(rows, target_rows, ruler(len(source), len(target), order, frame.dtype), frame)
 
 
 def _resize_planes(source: FloatArray, target: FloatArray, order: int, frame: FloatArray) -> None:
@@ -195,7 +209,7 @@ def _show_planes(
     source: FloatArray, target: FloatArray, planes: Indices, order: int, frames: FloatArray
 ) -> None:
     down, across = (
-        ruler(old, new, order, source.dtype)
+        ruler(old, new, order, frames.dtype)
         for old, new in zip(source.shape[1:], target.shape[1:], strict=True)
     )
     resize_planes(source, target, planes, down, across, frames)
@@ -211,22 +225,23 @@ def _resize_apart(
     """Write `channel`, resized slice by slice and then along the first axis, into `out`."""
     every = np.arange(len(channel))
     along = nearest(len(channel), len(out)) if order_z == 0 else every
+    last = len(along) == len(out)
     shape = (len(along), *out.shape[1:])
-    slices = _array_for(out, shape, precision, in_place=order_z == 3)
+    slices = _last_array(out) if last else _array_for(out, shape, precision, order_z)
     if channel.shape[1:] == out.shape[1:]:
         slices[:] = channel[along]
     elif order == 0:
         rows, columns = map(nearest, channel.shape[1:], out.shape[1:])
         slices[:] = channel[np.ix_(along, rows, columns)]
     else:
-        source: FloatArray = np.ascontiguousarray(channel, precision)
+        source = _readable(channel, precision)
         frames: FloatArray = np.zeros((len(source), 4), precision)
         for plane in np.unique(along):
             middle, low, high = _frame(source[plane])
             frames[plane] = middle, middle, low, high
         _show_planes(source, slices, along, order, frames)
-    if len(slices) != len(out):
-        target = _array_for(out, out.shape, precision)
+    if not last:
+        target = _last_array(out)
         _resize_depth(slices, target, order_z, np.array([0, 0, -np.inf, np.inf], precision))
         slices = target
     if slices is not out:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from nnunetlike.core.errors import DataError, ShapeError
 from nnunetlike.core.typing import BoolArray, LabelMap
@@ -19,6 +18,8 @@ def sector(video: npt.NDArray[Any]) -> BoolArray:
     A hole touches the outside along no edge. That the whole video decides makes it the same for
     every frame, whether that has a label or not.
     """
+    from scipy import ndimage  # which only videos need, and takes long to import
+
     return np.asarray(ndimage.binary_fill_holes((video != 0).any(axis=(0, 1))), np.bool_)
 
 

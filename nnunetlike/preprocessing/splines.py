@@ -5,7 +5,8 @@ each line, whose end voxels are thought to go on for ever. All loops run over th
 innermost; the last axis of a plane is resized on its transpose, plane by plane within the cache.
 
 A `frame` (shift_in, shift_out, lowest, highest) is subtracted before, added after, and clips.
-Subtracting the middle of the value range keeps single precision relative to the range.
+Subtracting the middle of the value range keeps single precision relative to the range. Its dtype is
+that of the arithmetic; arrays that are read and written may be less precise.
 
 Source: Unser, Aldroubi and Eden, "B-spline signal processing: Part I—theory",
 IEEE Transactions on Signal Processing 41(2), 1993.
@@ -176,7 +177,7 @@ def resize_rows(
 def resize_depth(source: FloatArray, out: FloatArray, ruler: Ruler, frame: FloatArray) -> None:
     """Resize the first axis of `source` (d, h·w) into `out` (D, h·w)."""
     width = source.shape[1]
-    state = np.empty((source.shape[0] + 4, min(width, CHUNK)), source.dtype)
+    state = np.empty((source.shape[0] + 4, min(width, CHUNK)), frame.dtype)
     for start in range(0, width, CHUNK):
         stop = min(start + CHUNK, width)
         resize_rows(source, out, start, stop, ruler, frame, state)
@@ -236,7 +237,7 @@ def resize_planes(
     """
     _, height, width = source.shape
     new_height, new_width = out.shape[1:]
-    dtype = source.dtype
+    dtype = frames.dtype
     scratch = _Scratch(
         np.empty((new_height, width + SPARE), dtype),
         np.empty((width, new_height + SPARE), dtype),

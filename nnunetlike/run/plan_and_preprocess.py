@@ -18,10 +18,8 @@ from nnunetlike.core.resources import disk_space, in_words, total_memory
 from nnunetlike.core.serialization import save_pickle_with_twin
 from nnunetlike.data.bricks import has_blosc2, require_blosc2
 from nnunetlike.data.dataset import DatasetSpec
-from nnunetlike.data.doctor.examination import examine_task, refuse
-from nnunetlike.data.doctor.report import report_text
 from nnunetlike.data.store import ARRAY_SUFFIXES, FORMS, CaseStore, Form
-from nnunetlike.experiment_planning.disk_need import NOTHING, disk_need
+from nnunetlike.experiment_planning.disk_need import disk_need
 from nnunetlike.experiment_planning.extract_fingerprint import LABELS_FOLDER, extract_fingerprint
 from nnunetlike.experiment_planning.planners import Planner
 from nnunetlike.experiment_planning.planners.pretrained import PRETRAINED_PLANNER
@@ -192,6 +190,10 @@ def _verify(tasks: Sequence[_Task], *, processes: Workers) -> None:
     Raises:
         DataError: a task has errors.
     """
+    # Imported where asked for: SciPy, which mends files, takes long.
+    from nnunetlike.data.doctor.examination import examine_task, refuse
+    from nnunetlike.data.doctor.report import report_text
+
     examinations = []
     for task in tasks:
         print(f"{task.name}: checking the raw data")
@@ -255,8 +257,7 @@ def _plan_and_preprocess(
     asked = None if args.store == "auto" else args.store
     form = _choose_form(task, planned, asked, preprocess=not args.no_pp)
     if not args.no_pp:
-        for plans in planned:
-            _preprocess(task, plans, fingerprint, workers, form)
+        _preprocess(task, planned, fingerprint, workers, form)
 
 
 def _copy_labels(task: _Task) -> None:
@@ -316,8 +317,7 @@ def _choose_form(
     Raises:
         ResourceError: they are to be written and the disk has no room for them.
     """
-    cropped = CaseStore(task.cropped)
-    need = sum((disk_need(plans, cropped) for plans in planned), NOTHING)
+    need = disk_need(planned, CaseStore(task.cropped))
     stores = [
         CaseStore(task.preprocessed / plans.stage_folder(stage))
         for plans in planned
@@ -334,15 +334,16 @@ def _choose_form(
         f"{task.name}: preprocessed cases take about {in_words(need.of(choice.form))} of "
         f"{in_words(machine.disk)} that are free, stored as {choice.form} ({choice.reason})"
     )
-    if preprocess:
+
+    def remedy() -> str:
+        """Return what else to do; other forms are only looked at if that is needed."""
         others = forms_that_fit(need, machine)
-        require_space(
-            task.preprocessed,
-            need.of(choice.form) - replaced,
-            f"{task.name}: preprocessing",
-            f"take {others}" if others else "plan fewer configurations (-pl2d None, -pl3d None)",
-        )
-    if choice.form == "npz" and need.packed + need.unpacked > machine.disk:
+        return f"take {others}" if others else "plan fewer configurations (-pl2d None, -pl3d None)"
+
+    if preprocess:
+        missing = need.of(choice.form) - replaced
+        require_space(task.preprocessed, missing, f"{task.name}: preprocessing", remedy)
+    if choice.form == "npz" and need.packed() + need.unpacked > machine.disk:
         print(
             f"warning: training cannot unpack all of them, into {in_words(need.unpacked)} more; "
             "free some space, take --store blosc2, or train with --use_compressed_data, which is "
@@ -366,20 +367,20 @@ def _array_bytes(store: CaseStore) -> int:
 
 
 def _preprocess(
-    task: _Task, plans: Plans, fingerprint: Fingerprint, workers: _Crew, form: Form
+    task: _Task, planned: Sequence[Plans], fingerprint: Fingerprint, workers: _Crew, form: Form
 ) -> None:
-    last = max(plans.stages)
     preprocess_dataset(
-        plans,
+        planned,
         CaseStore(task.cropped),
         task.preprocessed,
         list(fingerprint.size_reductions),
-        processes=lambda stage: workers.full if stage == last else workers.low,
+        processes=lambda plans, stage: workers.full if stage == max(plans.stages) else workers.low,
         form=form,
     )
-    folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
-    cases = len(fingerprint.sizes)
-    print(f"{task.name}: {cases} case{'s are' if cases > 1 else ' is'} in {folders}")
+    for plans in planned:
+        folders = ", ".join(plans.stage_folder(stage) for stage in plans.stages)
+        cases = len(fingerprint.sizes)
+        print(f"{task.name}: {cases} case{'s are' if cases > 1 else ' is'} in {folders}")
 
 
 if __name__ == "__main__":

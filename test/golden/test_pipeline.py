@@ -88,7 +88,7 @@ def run(
         plan = PLANNERS.get(f"ExperimentPlanner{dimension}_v21").plan(fingerprint)
         plans[dimension] = replace(plan, preprocessed_folder=f"<preprocessed>/{task}")
         preprocess_dataset(
-            plan, cropped, preprocessed, list(fingerprint.size_reductions), processes=lambda _: 1
+            [plan], cropped, preprocessed, list(fingerprint.size_reductions), processes=lambda *_: 1
         )
     return Run(
         cropped=cropped,

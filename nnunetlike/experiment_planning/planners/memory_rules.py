@@ -9,8 +9,8 @@ from typing import Protocol
 
 from nnunetlike.core.typing import Size
 from nnunetlike.experiment_planning.planners.common import Pooling, memory_estimate
-from nnunetlike.networks import NETWORKS, NetworkTask
-from nnunetlike.networks.memory import training_bytes
+from nnunetlike.networks import NetworkTask
+from nnunetlike.networks.sketch import planned_training_bytes
 from nnunetlike.plans.topology import Topology
 
 REFERENCE_3D = 520_000_000 * 32 / 30
@@ -131,7 +131,7 @@ def _bytes(
         base_features=demand.base_features,
         conv_per_stage=demand.conv_per_stage,
     )
-    return training_bytes(NETWORKS.get(network)(), task, patch_size, batch_size)
+    return planned_training_bytes(network, task, patch_size, batch_size)
 
 
 @cache

@@ -120,6 +120,31 @@ def test_ours_alone_is_measured_without_peers(tmp_path: Path, side: Any, stage: 
     assert found.peer == "none" and found.ours_s > 0 and found.ratio is None
 
 
+def test_a_stage_whose_inputs_are_not_here_is_skipped_with_the_reason(
+    tmp_path: Path, side: Any, stage: Any
+) -> None:
+    from benchmarks.report import table
+    from benchmarks.stages import AbsentError
+
+    def missing(folder: Path, rng: object, *, count: int) -> None:
+        raise AbsentError(f"{count} files are not here")
+
+    with bench(tmp_path, side("ours"), side("peer")) as running:
+        (found,) = running.stage(stage(make=missing))
+    assert found.failed == "" and found.met is None
+    assert "skipped: 1000 files are not here" in table([found])
+
+
+@pytest.mark.slow
+def test_a_stage_that_runs_once_has_a_process_of_its_own(
+    tmp_path: Path, side: Any, stage: Any
+) -> None:
+    with bench(tmp_path, side("ours"), side("peer")) as running:
+        (found,) = running.stage(stage(once=True))
+        assert running._processes == {}
+    assert found.failed == "" and found.ours_s > 0 and found.theirs_s > 0
+
+
 def test_one_thread_is_asked_for_and_peers_see_no_path_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nnunetlike.core import resources
 from nnunetlike.core.resources import (
     available_cores,
     free_memory,
+    may_have_gpu,
     process_memory,
     shared_memory,
     total_memory,
@@ -151,3 +153,14 @@ def test_disk_is_known_for_a_folder_that_is_not_made_yet(tmp_path: Path) -> None
 )
 def test_sizes_are_told_in_words(size: float, words: str) -> None:
     assert resources.in_words(size) == words
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="devices are files on Linux")
+@pytest.mark.parametrize("device", [None, "dev/nvidia0", "dev/kfd", "dev/dxg"])
+def test_a_gpu_may_be_there_where_a_driver_shows_a_device(
+    tmp_path: Path, device: str | None
+) -> None:
+    if device is not None:
+        (tmp_path / device).parent.mkdir()
+        (tmp_path / device).touch()
+    assert may_have_gpu(tmp_path) == (device is not None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -135,6 +137,31 @@ def test_numpy_reads_an_npz_of_ours_which_is_deflated(tmp_path: Path) -> None:
     store_module.save_npz(tmp_path / "c.npz", {"data": np.zeros((4, 50, 50), np.float32)})
     assert (tmp_path / "c.npz").stat().st_size < 4000
     assert not np.load(tmp_path / "c.npz")["data"].any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_slices_are_those_of_the_whole_case(tmp_path: Path, form: Form) -> None:
+    written(tmp_path, form)
+    for start, stop in ((0, 1), (1, 3), (0, len(DATA[0]))):
+        found = CaseStore(tmp_path).load_slices("b", start, stop)
+        assert np.array_equal(found, DATA[:, start:stop])
+
+
+@pytest.mark.parametrize("array", [DATA[..., 0].T, np.asfortranarray(DATA), DATA.astype(">f8")])
+def test_arrays_of_other_orders_are_read(tmp_path: Path, array: np.ndarray) -> None:
+    np.savez_compressed(tmp_path / "c.npz", data=array)
+    found, part = load_npz(tmp_path / "c.npz"), load_npz(tmp_path / "c.npz", part=slice(1, 2))
+    assert np.array_equal(found, array) and found.dtype == array.dtype
+    assert np.array_equal(part, array[:, 1:2])
+
+
+def test_a_packed_array_that_another_follows_in_its_place_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "c.npz", "w") as archive:
+        content = io.BytesIO()
+        np.save(content, DATA)
+        archive.writestr("data.npy", content.getvalue() + b"more")
+    with pytest.raises(DataError, match="it is said to hold float32 of shape"):
+        load_npz(tmp_path / "c.npz")
 
 
 def test_a_truncated_npz_is_named(store: CaseStore) -> None:

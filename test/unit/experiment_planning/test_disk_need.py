@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunetlike.core.errors import DataError
 from nnunetlike.core.intact import unpacked_size
 from nnunetlike.data.bricks import has_blosc2
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import CaseStore, Form
+from nnunetlike.data.store import FORMS, CaseStore, Form
 from nnunetlike.experiment_planning.disk_need import disk_need
 from nnunetlike.experiment_planning.planners import PLANNERS
 from nnunetlike.plans.fingerprint import Fingerprint
@@ -59,11 +60,11 @@ def test_what_preprocessing_writes_is_foretold_within_a_fifth(
     cropped = CaseStore(tmp_path / "cropped")
     for number, case_id in enumerate("abcd"):
         cropped.write(case_id, *cropped_case(number, empty_share=empty_share))
-    need = disk_need(plans, cropped)
+    need = disk_need([plans], cropped)
     forms: list[Form] = ["npz", "npy", "fp16", *(["blosc2"] if has_blosc2() else [])]
     for form in forms:
         preprocess_dataset(
-            plans, cropped, tmp_path, list("abcd"), processes=lambda stage: 0, form=form
+            [plans], cropped, tmp_path, list("abcd"), processes=lambda *_: 0, form=form
         )
         store = CaseStore(tmp_path / plans.stage_folder(0))
         files = [store.array_file(case) for case in "abcd"]
@@ -82,5 +83,24 @@ def test_bricks_count_as_npz_where_blosc2_is_missing(
     for number, case_id in enumerate("abcd"):
         cropped.write(case_id, *cropped_case(number, empty_share=0.5))
     monkeypatch.setitem(sys.modules, "blosc2", None)
-    need = disk_need(plans, cropped)
-    assert need.bricks == need.packed
+    need = disk_need([plans], cropped)
+    assert need.bricks() == need.packed()
+
+
+def test_needs_of_several_plans_add_up_but_for_the_largest_stage(tmp_path: Path) -> None:
+    planned = [PLANNERS.get(f"ExperimentPlanner{d}_v21").plan(FOUND) for d in ("2D", "3D")]
+    cropped = CaseStore(tmp_path)
+    for number, case_id in enumerate("abcd"):
+        cropped.write(case_id, *cropped_case(number, empty_share=0.5))
+    flat, deep, both = (disk_need(some, cropped) for some in (planned[:1], planned[1:], planned))
+    for form in FORMS:
+        assert both.of(form) == pytest.approx(flat.of(form) + deep.of(form), abs=1)
+    assert both.largest == max(flat.largest, deep.largest)
+    assert disk_need([], cropped).of("npz") == 0
+
+
+def test_no_case_is_read_for_a_need_that_the_plans_tell(tmp_path: Path) -> None:
+    need = disk_need([PLANNERS.get("ExperimentPlanner3D_v21").plan(FOUND)], CaseStore(tmp_path))
+    assert need.of("npy") == 2 * need.of("fp16") > 0
+    with pytest.raises(DataError, match="does not exist"):
+        need.of("npz")

@@ -84,3 +84,13 @@ def test_an_image_without_variation_becomes_zero(scheme: str) -> None:
         intensities={0: ChannelIntensities(overall=flat, by_case={})},
     )
     assert found.tolist() == [[0.0] * 5]
+
+
+def test_the_result_goes_where_it_is_asked_to() -> None:
+    settings = {"schemes": {0: "CT"}, "use_mask": {0: False}, "intensities": {0: WINDOW}}
+    expected, image = normalize(IMAGE, LABEL, **settings), IMAGE.copy()
+    out = np.empty_like(image)
+    assert normalize(image, LABEL, out=out, **settings) is out
+    assert np.array_equal(image, IMAGE) and np.array_equal(out, expected)
+    assert normalize(image, LABEL, out=image, **settings) is image
+    assert np.array_equal(image, expected)

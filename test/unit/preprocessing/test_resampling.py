@@ -102,3 +102,17 @@ def test_more_slices_are_those_of_the_resized_slices(order_z: int) -> None:
     columns = np.asfortranarray(slices)
     expected = resample_image(columns, (13, 11, 4), axis=0, order=0, order_z=order_z)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize(("order", "order_z"), [(0, 0), (1, 1), (3, 0), (3, 3)])
+@pytest.mark.parametrize("shape", [(13, 9, 17), (9, 10, 17), (13, 10, 11), (9, 12, 11)])
+def test_in_double_precision_only_the_result_is_rounded(
+    axis: int | None, order: int, order_z: int, shape: tuple[int, int, int]
+) -> None:
+    image = np.random.default_rng(0).normal(1000, 50, (2, 9, 10, 11)).astype(np.float32)
+    settings = {"order": order, "axis": axis, "order_z": order_z}
+    exact = resample_image(image.astype(np.float64), shape, **settings).astype(np.float32)
+    out = np.empty((3, *shape), np.float32)[:-1]
+    found = resample_image(image, shape, double=True, out=out, **settings)
+    assert found is out and np.array_equal(found, exact)
