@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import group_norm
 from torch.utils.checkpoint import checkpoint
 
 from nnunetlike.core.errors import PlanError
@@ -126,10 +127,35 @@ def conv_units(
     )
 
 
-def _unit(channels: int, features: int, kernel: Size, stride: Size) -> nn.Sequential:
+class Unit(nn.Sequential):
+    """Convolution `conv`, instance norm `norm` and LeakyReLU `activation`.
+
+    torch's instance norm first copies what is channels-last to channels-first, which takes longer
+    than a convolution in bfloat16. Its group norm with one channel per group, the same arithmetic
+    with sums in float32, does not. It takes its place for such values, and for no others: those of
+    float32 stay equal to nnU-Net v1's bit by bit.
+    """
+
+    conv: nn.Module
+    norm: nn.InstanceNorm2d | nn.InstanceNorm3d
+    activation: nn.Module
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the unit's features, (B, F, *patch of this level)."""
+        found: Tensor = self.conv(features)
+        norm = self.norm
+        if found.dtype == torch.bfloat16 and not found.is_contiguous():
+            found = group_norm(found, found.shape[1], norm.weight, norm.bias, norm.eps)
+        else:
+            found = norm(found)
+        result: Tensor = self.activation(found)
+        return result
+
+
+def _unit(channels: int, features: int, kernel: Size, stride: Size) -> Unit:
     dimension = len(kernel)
     padding = tuple((size - 1) // 2 for size in kernel)
-    return nn.Sequential(
+    return Unit(
         OrderedDict(
             conv=_CONVOLUTION[dimension](channels, features, kernel, stride, padding),
             norm=_NORM[dimension](features, affine=True),
