@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nnunetlike.core import resources
+
 MIB = 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _KEEP = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
@@ -29,11 +31,13 @@ _OF_THE_USER = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory for the next arrays of this process; all of it is given back at the end.
 
-    It concerns the whole process, and does nothing where the C library is not glibc or the user
-    has chosen how memory is taken (`MALLOC_...`, `GLIBC_TUNABLES`, `LD_PRELOAD`).
+    What is kept does not always fit what comes next, so the peak rises, by a quarter to a half of
+    what layers take. So nothing is kept where less than half of the memory is free; nor where the C
+    library is not glibc, or the user has chosen how memory is taken (`MALLOC_...`,
+    `GLIBC_TUNABLES`, `LD_PRELOAD`). It concerns the whole process.
     """
     library = _glibc()
-    if library is None:
+    if library is None or not _is_plenty():
         yield
         return
     _set(library, _KEEP)
@@ -42,6 +46,11 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _set(library, _GIVE_BACK)
         library.malloc_trim(0)
+
+
+def _is_plenty() -> bool:
+    free, total = resources.free_memory(), resources.total_memory()
+    return free is not None and total is not None and 2 * free >= total
 
 
 def _glibc() -> ctypes.CDLL | None:
