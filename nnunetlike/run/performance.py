@@ -167,7 +167,7 @@ def measure(fold: Fold, runtime: Runtime, wanted: Measurement) -> None:
     clip_norm = fold.run.recipe.optimizer.clip_norm
     with (
         memory_errors_explained(need),
-        network_made_fast(fold, runtime, parts.objective),
+        network_made_fast(fold, runtime, parts.objective, wanted.warmup + wanted.steps),
         _on_device(fold, runtime, wanted) as ready,
     ):
         step = TrainingStep(parts.objective, parts.optimizer, runtime, clip_norm)

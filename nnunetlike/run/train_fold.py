@@ -93,27 +93,25 @@ def train(fold: Fold, runtime: Runtime) -> nn.Module:
 def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
     signals = Signals()
     hooks = (*_hooks(fold, runtime, events), signals)
+    recipe = fold.run.recipe
+    steps = recipe.epochs * recipe.iterations
     with (
-        network_made_fast(fold, runtime, parts.objective),
+        network_made_fast(fold, runtime, parts.objective, steps),
         batches(fold, parts.state.epoch, parts.progress) as (training, validation),
     ):
-        loop = TrainLoop(fold.run.recipe, parts.objective, parts.optimizer, runtime, hooks)
+        loop = TrainLoop(recipe, parts.objective, parts.optimizer, runtime, hooks)
         resume_loop(loop, parts)
         with signals.caught():
             loop.fit(training, validation, parts.state)
 
 
 @contextmanager
-def network_made_fast(fold: Fold, runtime: Runtime, objective: nn.Module) -> Iterator[None]:
+def network_made_fast(
+    fold: Fold, runtime: Runtime, objective: nn.Module, steps: int
+) -> Iterator[None]:
     """Have freed memory kept, and the network compiled if that is asked for or pays."""
-    run, recipe = fold.run, fold.run.recipe
-    reason = why_not(
-        run.compile,
-        objective.get_submodule("network"),
-        runtime,
-        steps=recipe.epochs * recipe.iterations,
-        repeatable=run.deterministic,
-    )
+    network, run = objective.get_submodule("network"), fold.run
+    reason = why_not(run.compile, network, runtime, steps=steps, repeatable=run.deterministic)
     with freed_memory_kept(), compiled(objective, runtime, fold.image_shape, reason):
         yield
 
@@ -154,9 +152,10 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
         parts = build_parts(fold, runtime, checkpoint_to_go_on_from(fold))
         need = _prepare(fold, runtime, parts)
         recipe = fold.run.recipe
+        steps = RANGE_TEST_EPOCHS * recipe.iterations
         with (
             memory_errors_explained(need),
-            network_made_fast(fold, runtime, parts.objective),
+            network_made_fast(fold, runtime, parts.objective, steps),
             batches(fold, 0) as (training, _),
         ):
             found = range_test(
@@ -164,7 +163,7 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
                 parts.optimizer,
                 runtime,
                 training,
-                steps=RANGE_TEST_EPOCHS * recipe.iterations,
+                steps=steps,
                 clip_norm=recipe.optimizer.clip_norm,
             )
         picture = fold.folder / "lr_finder.png"
