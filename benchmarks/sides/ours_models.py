@@ -89,7 +89,7 @@ def _with_freed_memory_kept(call: Call) -> Call:
     return call
 
 
-def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
+def plain_step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
     """A training step of UNet++: forward, loss of all heads, backward."""
     import torch
 
@@ -107,7 +107,13 @@ def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
         loss.backward()
         return {"loss": loss.item()}
 
-    return _with_freed_memory_kept(call)
+    return call
+
+
+def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
+    """The same amid a training, which keeps freed memory unless nodes are to save some."""
+    call = plain_step(folder, autocast=autocast, nodes=nodes)
+    return call if nodes else _with_freed_memory_kept(call)
 
 
 def _command(folder: Path, name: str, *words: str) -> None:

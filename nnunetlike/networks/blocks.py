@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm
+from torch.nn.functional import batch_norm, group_norm
 from torch.utils.checkpoint import checkpoint
 
 from nnunetlike.core.errors import PlanError
@@ -146,10 +146,28 @@ class Unit(nn.Sequential):
         norm = self.norm
         if found.dtype == torch.bfloat16 and not found.is_contiguous():
             found = group_norm(found, found.shape[1], norm.weight, norm.bias, norm.eps)
+        elif torch.is_grad_enabled():
+            shape = found.shape
+            found = self.activation(_normalised_flat(found, norm))
+            return found.view(shape)
         else:
             found = norm(found)
         result: Tensor = self.activation(found)
         return result
+
+
+def _normalised_flat(features: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
+    """Return the instance norm of features (B, F, *patch) as (1, B F, *patch), as torch makes it.
+
+    What torch returns is a view of that. An activation in place of a view makes autograd fill,
+    copy and clone a whole tensor in the backward pass, in place of the tensor itself it does not.
+    """
+    batch = len(features)
+    return batch_norm(
+        features.contiguous().view(1, -1, *features.shape[2:]), None, None,
+        norm.weight.repeat(batch), norm.bias.repeat(batch), training=True, momentum=0.0,
+        eps=norm.eps,
+    )  # fmt: skip
 
 
 def _unit(channels: int, features: int, kernel: Size, stride: Size) -> Unit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from nnunetlike.run.resume import (
 from nnunetlike.run.training_memory import MemoryNeed, memory_errors_explained, require_memory
 from nnunetlike.training.augmentation.policies import policy_for
 from nnunetlike.training.batch_share import OwnBatches
-from nnunetlike.training.compiling import compiled, why_not
+from nnunetlike.training.compiling import compiled, saves_memory, why_not
 from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
 from nnunetlike.training.hooks.hints import WaitingHint, ZeroDiceHint
@@ -109,10 +109,14 @@ def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
 def network_made_fast(
     fold: Fold, runtime: Runtime, objective: nn.Module, steps: int
 ) -> Iterator[None]:
-    """Have freed memory kept, and the network compiled if that is asked for or pays."""
+    """Have the network compiled if that is asked for or pays, and freed memory kept.
+
+    The latter raises the peak, so it is left out where nodes are computed again to save memory.
+    """
     network, run = objective.get_submodule("network"), fold.run
     reason = why_not(run.compile, network, runtime, steps=steps, repeatable=run.deterministic)
-    with freed_memory_kept(), compiled(objective, runtime, fold.image_shape, reason):
+    keeping = nullcontext() if saves_memory(network) else freed_memory_kept()
+    with keeping, compiled(objective, runtime, fold.image_shape, reason):
         yield
 
 

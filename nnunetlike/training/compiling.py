@@ -53,9 +53,14 @@ def why_not(
             return "results are to be repeatable; --compile does it"
         if steps < WORTHWHILE:
             return f"{steps} steps are too few to pay for it; --compile does it"
-        if any(getattr(module, "checkpointed", False) for module in network.modules()):
+        if saves_memory(network):
             return "its nodes are computed again to save memory; --compile does it"
     return obstacle(network, runtime.device)
+
+
+def saves_memory(network: nn.Module) -> bool:
+    """Tell whether nodes of a network are computed again to save memory."""
+    return any(getattr(module, "checkpointed", False) for module in network.modules())
 
 
 @contextmanager
