@@ -1,7 +1,7 @@
 """What a training step cannot be faster than: its operations and bytes against the device's own.
 
 usage: python benchmarks/roofline.py [--network unet_plus_plus|unet] [--patch 128 128 128]
-           [--batch 2] [--features 32] [--device cpu] [--measure]
+           [--batch 2] [--features 32] [--device cpu] [--measure [--compile]]
 
 Operations and bytes are counted in a rehearsal without memory: each operation reads its inputs from
 memory and writes its outputs there once, as it does unless it is fused with the next. What the
@@ -10,7 +10,8 @@ device can do is measured here: a matrix product, and a copy of a large array. W
   arithmetic   operations by the rate of the product: no kernel of convolutions is faster;
   memory       bytes by the rate of the copy: what fusing operations could save is in here.
 
-`--measure` also times steps of the network (median of five after two), which needs the memory.
+`--measure` also times steps of the network (median of five after two), which needs the memory;
+with `--compile` as nnUNet_train --compile computes them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetlike.networks import NETWORKS, NetworkTask
+from nnunetlike.networks.compiling import compile_network
 from nnunetlike.networks.rehearsal import step
 from nnunetlike.plans.topology import Topology
 
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=3, help="with background")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure", action="store_true", help="also time steps")
+    parser.add_argument("--compile", action="store_true", help="with --measure: compiled steps")
     args = parser.parse_args()
     patch = " x ".join(map(str, args.patch))
     print(f"{args.network}, {args.batch} patches of {patch}, {args.features} features, a step")
@@ -131,6 +134,8 @@ def timed_steps(args: argparse.Namespace, dtype: torch.dtype) -> float:
     network = build(args).to(args.device)
     image = torch.randn(args.batch, 1, *args.patch, device=args.device)
     kind = torch.device(args.device).type
+    if args.compile:
+        compile_network(network, torch.device(args.device))
 
     def once() -> None:
         with torch.autocast(kind, dtype=dtype, enabled=dtype != torch.float32):

@@ -43,6 +43,20 @@ def golden(shared: Path) -> Path:
 
 
 @pytest.fixture
+def compiler() -> None:
+    """Skip the test where torch.compile cannot work on the CPU."""
+    import torch._dynamo
+
+    from nnunetlike.networks.compiling import obstacle
+
+    if not torch._dynamo.is_dynamo_supported():
+        pytest.skip("this torch does not compile for this Python")
+    reason = obstacle(torch.nn.Identity(), torch.device("cpu"))
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home for the three folders of nnU-Net; returns the folder that holds them."""
     for variable, name in (

@@ -255,7 +255,7 @@ STAGES: Mapping[str, Callable[[Path], Call]] = {
     "spatial_24": spatial,
     "tiles_3": tiles,
     "tiles_10": tiles,
-    "step_bf16": ours_models.step,
-    "step_nodes": ours_models.step,
-    "step_nodes_bf16": ours_models.step,
+    "step_bf16": ours_models.plain_step,
+    "step_nodes": ours_models.plain_step,
+    "step_nodes_bf16": ours_models.plain_step,
 }

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,22 +62,34 @@ def forward(folder: Path, *, autocast: bool = True) -> Call:
 
     from nnunetlike.inference.strategies import Request
     from nnunetlike.inference.strategies.sliding_window import sliding_window
+    from nnunetlike.networks.memory_format import lay_out
     from nnunetlike.networks.v1_weights import load_v1_state_dict
 
     params, network = _network(folder, "unet")
+    dtype, device = torch.bfloat16 if autocast else None, torch.device("cpu")
+    lay_out(network, device, dtype)
     with np.load(folder / "weights.npz") as weights:
         load_v1_state_dict(network, {k: torch.from_numpy(weights[k]) for k in weights})
     network.eval()
     network.deep_supervision = False
     (image,) = read(folder, "image")[1:]
     request = Request(
-        patch_size=tuple(params["patch"]), device=torch.device("cpu"), logits=True,
-        autocast=torch.bfloat16 if autocast else None,
+        patch_size=tuple(params["patch"]), device=device, logits=True, autocast=dtype,
     )  # fmt: skip
-    return lambda: sliding_window(network, image, request)
+    return _with_freed_memory_kept(lambda: sliding_window(network, image, request))
 
 
-def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
+def _with_freed_memory_kept(call: Call) -> Call:
+    """Return a call as it is amid a case or a training; memory is given back with it."""
+    from nnunetlike.core.heap import freed_memory_kept
+
+    held = ExitStack()
+    held.enter_context(freed_memory_kept())
+    weakref.finalize(call, held.close)
+    return call
+
+
+def plain_step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
     """A training step of UNet++: forward, loss of all heads, backward."""
     import torch
 
@@ -94,6 +108,12 @@ def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
         return {"loss": loss.item()}
 
     return call
+
+
+def step(folder: Path, *, autocast: bool = False, nodes: bool = False) -> Call:
+    """The same amid a training, which keeps freed memory unless nodes are to save some."""
+    call = plain_step(folder, autocast=autocast, nodes=nodes)
+    return call if nodes else _with_freed_memory_kept(call)
 
 
 def _command(folder: Path, name: str, *words: str) -> None:

@@ -16,6 +16,8 @@ from nnunetlike.core.paths import OFFICIAL, fold_name
 from nnunetlike.inference.strategies import STRATEGIES, Strategy
 from nnunetlike.inference.v2_bundle import is_v2_model, load_v2
 from nnunetlike.networks import NETWORKS
+from nnunetlike.networks.compiling import MODES, compile_network, is_compiled, obstacle
+from nnunetlike.networks.memory_format import lay_out
 from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
 from nnunetlike.networks.v1_weights import load_v1_state_dict
 from nnunetlike.plans.plans import Plans, VideoPlan
@@ -69,9 +71,21 @@ class ModelBundle:
         architecture = getattr(self.network, "architecture", None)
         return architecture is not None and architecture.channels > self.plans.num_channels
 
-    def networks(self, device: torch.device) -> Iterator[nn.Module]:
-        """Yield the network on `device` with the weights of each fold in turn."""
+    def networks(
+        self, device: torch.device, dtype: torch.dtype | None = None, *, compiled: bool = False
+    ) -> Iterator[nn.Module]:
+        """Yield the network on `device` with the weights of each fold in turn.
+
+        Args:
+            device: where it predicts.
+            dtype: type to compute in where torch thinks it safe; None computes in float32.
+            compiled: by torch.compile; the network then stays so.
+        """
         self.network.to(device)
+        if not is_compiled(self.network):
+            lay_out(self.network, device, dtype)
+            if compiled and obstacle(self.network, device) is None:
+                compile_network(self.network, device, MODES.get(device.type))
         for weights in self.weights:
             load_v1_state_dict(self.network, weights)
             yield self.network

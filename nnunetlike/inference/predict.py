@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import NnunetlikeError, UsageError, WorkerError
+from nnunetlike.core.heap import freed_memory_kept
 from nnunetlike.core.intact import damage, unpacked_size
 from nnunetlike.core.parallel import (
     SHARE_OF_FREE,
@@ -216,13 +217,14 @@ def predict_case(
 ) -> npt.NDArray[np.float32]:
     """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds.
 
-    Of models of nnU-Net v2 they are logits, as there. cuDNN meanwhile chooses the fastest of its
-    ways, in this whole process.
+    Of models of nnU-Net v2 they are logits, as there. Meanwhile cuDNN chooses the fastest of its
+    ways, and freed memory is kept, in this whole process.
 
     Raises:
         ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
     """
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+    fastest = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
+    with fastest, freed_memory_kept():
         return mean_over_folds(bundle, image, settings)
 
 
@@ -248,7 +250,8 @@ def mean_over_folds(
         accumulate_on_device=settings.accumulate_on_device,
     )
     total: npt.NDArray[np.float32] | None = None
-    for network in bundle.networks(settings.device):
+    device, dtype = settings.device, settings.autocast
+    for network in bundle.networks(device, dtype, compiled=settings.compiled):
         found = predict_image(bundle.strategy, network, image, request)
         total = found if total is None else np.add(total, found, out=total)
     assert total is not None  # a bundle has a fold

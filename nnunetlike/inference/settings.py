@@ -40,6 +40,9 @@ class PredictionSettings:
     """Worker processes, never more than cores; 0 works in this process."""
 
     autocast: torch.dtype | None = None
+    compiled: bool = False
+    """Let torch.compile make the network's code, which takes some seconds at the first window."""
+
     accumulate_on_device: bool | None = None
     bidirectional: bool = False
     """Videos: go through the frames backwards too, and average."""

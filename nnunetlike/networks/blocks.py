@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm, group_norm
 from torch.utils.checkpoint import checkpoint
 
 from nnunetlike.core.errors import PlanError
@@ -122,10 +123,53 @@ def conv_units(
     )
 
 
-def _unit(channels: int, features: int, kernel: Size, stride: Size) -> nn.Sequential:
+class Unit(nn.Sequential):
+    """Convolution `conv`, instance norm `norm` and LeakyReLU `activation`.
+
+    torch's instance norm first copies what is channels-last to channels-first, which takes longer
+    than a convolution in bfloat16. Its group norm with one channel per group, the same arithmetic
+    with sums in float32, does not. It takes its place for such values, and for no others: those of
+    float32 stay equal to nnU-Net v1's bit by bit.
+    """
+
+    conv: nn.Module
+    norm: nn.InstanceNorm2d | nn.InstanceNorm3d
+    activation: nn.Module
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the unit's features, (B, F, *patch of this level)."""
+        found: Tensor = self.conv(features)
+        norm = self.norm
+        if found.dtype == torch.bfloat16 and not found.is_contiguous():
+            found = group_norm(found, found.shape[1], norm.weight, norm.bias, norm.eps)
+        elif torch.is_grad_enabled():
+            shape = found.shape
+            found = self.activation(_normalised_flat(found, norm))
+            return found.view(shape)
+        else:
+            found = norm(found)
+        result: Tensor = self.activation(found)
+        return result
+
+
+def _normalised_flat(features: Tensor, norm: nn.InstanceNorm2d | nn.InstanceNorm3d) -> Tensor:
+    """Return the instance norm of features (B, F, *patch) as (1, B F, *patch), as torch makes it.
+
+    What torch returns is a view of that. An activation in place of a view makes autograd fill,
+    copy and clone a whole tensor in the backward pass, in place of the tensor itself it does not.
+    """
+    batch = len(features)
+    return batch_norm(
+        features.contiguous().view(1, -1, *features.shape[2:]), None, None,
+        norm.weight.repeat(batch), norm.bias.repeat(batch), training=True, momentum=0.0,
+        eps=norm.eps,
+    )  # fmt: skip
+
+
+def _unit(channels: int, features: int, kernel: Size, stride: Size) -> Unit:
     dimension = len(kernel)
     padding = tuple((size - 1) // 2 for size in kernel)
-    return nn.Sequential(
+    return Unit(
         OrderedDict(
             conv=_CONVOLUTION[dimension](channels, features, kernel, stride, padding),
             norm=_NORM[dimension](features, affine=True),

@@ -44,6 +44,7 @@ LIBRARIES = (
 TUNING = {
     "nnUNet_def_n_proc": "8, at most one per core",
     "nnUNet_n_proc_DA": "12, at most one per core",
+    "nnUNet_compile": "a long training in bfloat16 on a CPU is compiled",
     "nnUNet_start_method": "forkserver, or spawn where that is missing",
     "nnunet_use_progress_bar": "a bar per epoch on a terminal only",
 }

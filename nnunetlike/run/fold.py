@@ -34,6 +34,7 @@ from nnunetlike.networks.transfer import LEAST_SHARE
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
 from nnunetlike.training.batch_share import BatchShare, share_of_batch, split_batch
+from nnunetlike.training.compiling import Wish
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.recipes import TRAINERS
 
@@ -63,6 +64,9 @@ class FoldRun:
     continue_training: bool = False
     early_stopping: int | None = None
     """Epochs without a better validation average after which training ends; None: never."""
+
+    compile: Wish = "auto"
+    """Whether torch.compile makes the network's code."""
 
     ignore_memory_estimate: bool = False
     """Train even if the memory cannot suffice by the estimate."""
@@ -159,6 +163,11 @@ class Fold:
     def mirror_axes(self) -> tuple[int, ...]:
         """Axes that are mirrored in training, and so may be in prediction."""
         return () if self.stage.video else tuple(range(self.stage.dimension))
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of this process's images of a batch, (B, C, *patch)."""
+        return (self.share.samples, self.network_task.channels, *self.stage.input_size)
 
     def checkpoint_info(self) -> dict[str, Any]:
         """Return the content of `.model.pkl`: v1's four entries, then what describes itself."""

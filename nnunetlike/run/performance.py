@@ -28,7 +28,7 @@ from nnunetlike.networks.arithmetic import training_operations
 from nnunetlike.run.command_line import CommandParser
 from nnunetlike.run.fold import Fold, unpack
 from nnunetlike.run.resume import build_parts
-from nnunetlike.run.train_fold import batches
+from nnunetlike.run.train_fold import batches, network_made_fast
 from nnunetlike.run.training_memory import MemoryNeed, memory_errors_explained, require_memory
 from nnunetlike.training.device_peak import peak_operations
 from nnunetlike.training.objectives import Batch
@@ -165,7 +165,11 @@ def measure(fold: Fold, runtime: Runtime, wanted: Measurement) -> None:
     if runtime.is_main:
         require_memory(need, ignore=fold.run.ignore_memory_estimate)
     clip_norm = fold.run.recipe.optimizer.clip_norm
-    with memory_errors_explained(need), _on_device(fold, runtime, wanted) as ready:
+    with (
+        memory_errors_explained(need),
+        network_made_fast(fold, runtime, parts.objective, wanted.warmup + wanted.steps),
+        _on_device(fold, runtime, wanted) as ready,
+    ):
         step = TrainingStep(parts.objective, parts.optimizer, runtime, clip_norm)
         if wanted.use == "fps":
             _time(fold, runtime, wanted, step, ready)

@@ -20,7 +20,9 @@ from nnunetlike.inference.predict import predict_folder
 from nnunetlike.inference.remote import ModelSource, PredictElsewhere
 from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.videos import CLINICAL
+from nnunetlike.networks.compiling import obstacle
 from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.compile_option import add_compile_options, compile_wish
 from nnunetlike.run.dask_option import add_dask_option
 from nnunetlike.run.v2_folders import v2_model_folder
 from nnunetlike.training.recipes import TRAINERS
@@ -80,6 +82,7 @@ def build_parser() -> CommandParser:
         "CPU does so unless --bf16 is given")  # fmt: skip
     add("--bf16", action="store_true", help="compute in bfloat16: faster where the processor has "
         "it, but numbers differ slightly")  # fmt: skip
+    add_compile_options(parser, "nothing is")
     add("--bidirectional", action="store_true", help="videos: go through the frames backwards too, "
         "and average; needs the end of the video before its beginning is done")  # fmt: skip
     add("--overlay", nargs="?", const="gif", choices=("gif", "mp4"), help="videos: also write "
@@ -165,6 +168,7 @@ def _settings(args: argparse.Namespace, elsewhere: bool = False) -> PredictionSe
         preprocessing_processes=args.num_threads_preprocessing,
         export_processes=args.num_threads_nifti_save,
         autocast=_autocast(device, args),
+        compiled=compile_wish(args) == "on",
         accumulate_on_device={"None": None, "False": False, "True": True}[args.all_in_gpu],
         bidirectional=args.bidirectional,
         overlay=args.overlay,
@@ -250,7 +254,15 @@ def _announce(bundle: ModelBundle, settings: PredictionSettings | None) -> None:
         print("device: that of each Dask worker")
         return
     kind = str(settings.autocast or torch.float32).removeprefix("torch.")
-    print(f"device: {settings.device} ({kind})")
+    how = _compiled_text(bundle, settings)
+    print(f"device: {settings.device} ({kind}){how}")
+
+
+def _compiled_text(bundle: ModelBundle, settings: PredictionSettings) -> str:
+    if not settings.compiled:
+        return ""
+    reason = obstacle(bundle.network, settings.device)
+    return "; the network is " + (f"not compiled: {reason}" if reason else "compiled")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from nnunetlike.networks.transfer import LEAST_SHARE
 from nnunetlike.run.batch_workers import with_workers_that_fit, workers_asked
 from nnunetlike.run.cascade import hand_on, require_previous_stage
 from nnunetlike.run.command_line import CommandParser, run_command
+from nnunetlike.run.compile_option import add_compile_options, compile_wish
 from nnunetlike.run.fold import Fold, FoldRun, resolve
 from nnunetlike.run.interrupted import (
     command_that_goes_on,
@@ -142,6 +143,7 @@ def add_our_options(parser: CommandParser) -> None:
         help="with 3d_cascade_fullres: trainer of 3d_lowres, where it is not the usual one",
     )
     add("--seed", type=int, help="seed of the run; drawn and written down when absent")
+    add_compile_options(parser, "a long training in bfloat16 on a CPU is")
     add("--device", help="cpu, cuda or cuda:1; CUDA where there is one when absent")
     add("--num_workers", type=int, help="processes that make training batches")
 
@@ -221,6 +223,7 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         keep_checkpoints=not args.disable_saving,
         continue_training=args.continue_training,
         early_stopping=args.early_stopping,
+        compile=compile_wish(args),
         ignore_memory_estimate=args.ignore_memory_estimate,
         pretrained_weights=args.pretrained_weights,
         pretrained_share=args.pretrained_share,

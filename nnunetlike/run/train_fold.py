@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from nnunetlike.core import logs
+from nnunetlike.core.heap import freed_memory_kept
 from nnunetlike.core.serialization import atomic_path, save_json
 from nnunetlike.monitoring import SINKS
 from nnunetlike.monitoring.console import logger as console_logger
@@ -33,6 +34,7 @@ from nnunetlike.run.resume import (
 from nnunetlike.run.training_memory import MemoryNeed, memory_errors_explained, require_memory
 from nnunetlike.training.augmentation.policies import policy_for
 from nnunetlike.training.batch_share import OwnBatches
+from nnunetlike.training.compiling import compiled, saves_memory, why_not
 from nnunetlike.training.hooks import Hook
 from nnunetlike.training.hooks.checkpoints import Checkpoints
 from nnunetlike.training.hooks.hints import WaitingHint, ZeroDiceHint
@@ -91,11 +93,31 @@ def train(fold: Fold, runtime: Runtime) -> nn.Module:
 def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
     signals = Signals()
     hooks = (*_hooks(fold, runtime, events), signals)
-    loop = TrainLoop(fold.run.recipe, parts.objective, parts.optimizer, runtime, hooks)
-    with batches(fold, parts.state.epoch, parts.progress) as (training, validation):
+    recipe = fold.run.recipe
+    steps = recipe.epochs * recipe.iterations
+    with (
+        network_made_fast(fold, runtime, parts.objective, steps),
+        batches(fold, parts.state.epoch, parts.progress) as (training, validation),
+    ):
+        loop = TrainLoop(recipe, parts.objective, parts.optimizer, runtime, hooks)
         resume_loop(loop, parts)
         with signals.caught():
             loop.fit(training, validation, parts.state)
+
+
+@contextmanager
+def network_made_fast(
+    fold: Fold, runtime: Runtime, objective: nn.Module, steps: int
+) -> Iterator[None]:
+    """Have the network compiled if that is asked for or pays, and freed memory kept.
+
+    The latter raises the peak, so it is left out where nodes are computed again to save memory.
+    """
+    network, run = objective.get_submodule("network"), fold.run
+    reason = why_not(run.compile, network, runtime, steps=steps, repeatable=run.deterministic)
+    keeping = nullcontext() if saves_memory(network) else freed_memory_kept()
+    with keeping, compiled(objective, runtime, fold.image_shape, reason):
+        yield
 
 
 def _hooks(fold: Fold, runtime: Runtime, events: Events) -> list[Hook]:
@@ -134,13 +156,18 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
         parts = build_parts(fold, runtime, checkpoint_to_go_on_from(fold))
         need = _prepare(fold, runtime, parts)
         recipe = fold.run.recipe
-        with memory_errors_explained(need), batches(fold, 0) as (training, _):
+        steps = RANGE_TEST_EPOCHS * recipe.iterations
+        with (
+            memory_errors_explained(need),
+            network_made_fast(fold, runtime, parts.objective, steps),
+            batches(fold, 0) as (training, _),
+        ):
             found = range_test(
                 runtime.wrap(parts.objective),
                 parts.optimizer,
                 runtime,
                 training,
-                steps=RANGE_TEST_EPOCHS * recipe.iterations,
+                steps=steps,
                 clip_norm=recipe.optimizer.clip_norm,
             )
         picture = fold.folder / "lr_finder.png"

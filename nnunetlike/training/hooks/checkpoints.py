@@ -111,7 +111,9 @@ def checkpoint_content(loop: TrainLoop, state: TrainState) -> dict[str, Any]:
     content = state.to_checkpoint()
     return {
         "epoch": content.pop("epoch"),
-        "state_dict": type(weights)((name, value.cpu()) for name, value in weights.items()),
+        "state_dict": type(weights)(
+            (name, value.cpu().contiguous()) for name, value in weights.items()
+        ),
         "optimizer_state_dict": loop.optimizer.state_dict(),
         "lr_scheduler_state_dict": None,
         **content,

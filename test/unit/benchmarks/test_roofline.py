@@ -13,7 +13,14 @@ from nnunetlike.networks.unet import UNetSpec
 from nnunetlike.plans.topology import Topology
 
 ARGS = argparse.Namespace(
-    network="unet", patch=[8, 8, 8], batch=2, features=4, poolings=1, classes=3, device="cpu"
+    network="unet",
+    patch=[8, 8, 8],
+    batch=2,
+    features=4,
+    poolings=1,
+    classes=3,
+    device="cpu",
+    compile=False,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from nnunetlike.core.errors import PlanError
 from nnunetlike.networks import NetworkTask
@@ -91,3 +92,31 @@ def test_a_node_joins_in_the_order_asked_for(up_first: bool) -> None:
     below, skip = torch.randn(1, 2, 2, 2), torch.randn(1, 1, 4, 4)
     joined = [node.up(below), skip] if up_first else [skip, node.up(below)]
     assert torch.equal(node(below, skip), node.convs(torch.cat(joined, 1)))
+
+
+def _gradients(unit: nn.Module, image: Tensor, by_parts: bool) -> list[Tensor]:
+    """Return the result of a unit and all gradients, by the unit or by its parts in turn."""
+    unit.zero_grad(set_to_none=True)
+    image = image.clone().requires_grad_()
+    found = unit.activation(unit.norm(unit.conv(image))) if by_parts else unit(image)
+    (found * torch.linspace(-1, 1, found.numel()).view(found.shape)).sum().backward()
+    return [found, image.grad, *(parameter.grad for parameter in unit.parameters())]
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_unit_learns_bit_by_bit_what_its_parts_do(dimension: int, autocast: bool) -> None:
+    torch.manual_seed(0)
+    (unit,) = conv_units(2, 5, (3,) * dimension, (2,) * dimension, 1)
+    image = torch.randn(3, 2, *[8] * dimension)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        ours, parts = (_gradients(unit, image, by_parts) for by_parts in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(ours, parts, strict=True))
+
+
+def test_the_backward_pass_of_a_unit_clones_nothing() -> None:
+    (unit,) = conv_units(2, 5, (3, 3), (1, 1), 1)
+    loss = unit(torch.randn(3, 2, 8, 8)).sum()
+    with torch.autograd.profiler.profile() as seen:
+        loss.backward()
+    assert not {"aten::clone", "aten::new_zeros"} & {event.name for event in seen.function_events}
