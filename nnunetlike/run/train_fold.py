@@ -42,7 +42,7 @@ from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.lr_finder import range_test
 from nnunetlike.training.progress import EpochProgress
 from nnunetlike.training.runtime import Runtime, seed_everything
-from nnunetlike.training.sources import ArrayBatch, BatchSource
+from nnunetlike.training.sources import BatchSource, HostBatch
 from nnunetlike.training.sources.clips import ClipSource
 from nnunetlike.training.sources.patches import PatchSource
 from nnunetlike.training.sources.workers import stream
@@ -92,7 +92,7 @@ def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
     signals = Signals()
     hooks = (*_hooks(fold, runtime, events), signals)
     loop = TrainLoop(fold.run.recipe, parts.objective, parts.optimizer, runtime, hooks)
-    with batches(fold, parts.state.epoch, parts.progress) as (training, validation):
+    with batches(fold, runtime, parts.state.epoch, parts.progress) as (training, validation):
         resume_loop(loop, parts)
         with signals.caught():
             loop.fit(training, validation, parts.state)
@@ -134,7 +134,7 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
         parts = build_parts(fold, runtime, checkpoint_to_go_on_from(fold))
         need = _prepare(fold, runtime, parts)
         recipe = fold.run.recipe
-        with memory_errors_explained(need), batches(fold, 0) as (training, _):
+        with memory_errors_explained(need), batches(fold, runtime, 0) as (training, _):
             found = range_test(
                 runtime.wrap(parts.objective),
                 parts.optimizer,
@@ -171,12 +171,13 @@ def load_for_validation(fold: Fold) -> nn.Module:
 
 @contextmanager
 def batches(
-    fold: Fold, epoch: int, progress: EpochProgress | None = None
-) -> Iterator[tuple[Iterator[ArrayBatch], Iterator[ArrayBatch]]]:
+    fold: Fold, runtime: Runtime, epoch: int, progress: EpochProgress | None = None
+) -> Iterator[tuple[Iterator[HostBatch], Iterator[HostBatch]]]:
     """Give the training and validation batches from an epoch on, made by worker processes.
 
     Args:
         fold: what is trained.
+        runtime: whose device they are for.
         epoch: the first batch is the first of this epoch,
         progress: or the one after those already done in it.
     """
@@ -189,6 +190,7 @@ def batches(
                 workers=run.workers,
                 first=epoch * recipe.iterations + done.train_steps,
                 memory=part_of_free(SHARE_OF_BATCHES),
+                arrived=runtime.arrived,
             )
         )
         validation = stack.enter_context(
@@ -197,6 +199,7 @@ def batches(
                 workers=validation_workers(run.workers),
                 first=epoch * recipe.val_iterations + done.val_steps,
                 memory=part_of_free(SHARE_OF_BATCHES / 2),
+                arrived=runtime.arrived,
             )
         )
         yield training, validation
@@ -219,6 +222,7 @@ def _source(fold: Fold, *, validate: bool) -> OwnBatches:
         source = PatchSource(
             fold.store, case_ids, fold.stage, fold.plans.classes,
             augmentation=None if validate else policy_for(fold.stage),
+            on_device=fold.run.augment_on == "device",
             previous=fold.previous,
             oversample=fold.share.oversample, **common,
         )  # fmt: skip

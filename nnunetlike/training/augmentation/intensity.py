@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nnunetlike.core.typing import Size
 from nnunetlike.preprocessing.resampling import resample_image
 from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_volume
 
@@ -56,14 +57,18 @@ def low_resolution(channel: Image, zoom: float, *, in_plane: bool = False) -> Im
         zoom: share of the voxels along each axis that is kept, above 0, at most 1.
         in_plane: leave D as it is.
     """
-    volume = channel.reshape((1, 1, *channel.shape) if channel.ndim == 2 else (1, *channel.shape))
-    shape = volume.shape[1:]
-    small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
-    if in_plane:
-        small[0] = shape[0]
-    down = resample_image(volume, small, order=0)
+    lead = (1,) * (3 - channel.ndim)
+    shape = (*lead, *channel.shape)
+    small = (*lead, *low_resolution_shape(channel.shape, zoom, in_plane=in_plane))
+    down = resample_image(channel.reshape(1, *shape), small, order=0)
     up: Image = resample_image(down, shape, order=3)
     return up.reshape(channel.shape)
+
+
+def low_resolution_shape(shape: Size, zoom: float, *, in_plane: bool = False) -> Size:
+    """Return the shape of a channel at `zoom` of its resolution, see `low_resolution`."""
+    small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
+    return tuple([shape[0], *small[1:]] if in_plane else small)
 
 
 def gamma(channel: Image, exponent: float, *, inverted: bool = False) -> Image:
