@@ -19,7 +19,7 @@ TASK, FOLD = "Task102_Patches", "all"
 UNET, PLUS = "nnUNetTrainerV2", "nnUNetPlusPlusTrainerV2"
 LOADS = ("dummy", "cpu", "device")
 PARTS = ("ceilings", "steps", *(f"epoch {t} {load}" for t in (UNET, PLUS) for load in LOADS),
-         "predict", "compiled")  # fmt: skip
+         "predict", "candidates", "compiled")  # fmt: skip
 """In this order; what takes longest and may fail comes last."""
 
 MINUTES = 9.5

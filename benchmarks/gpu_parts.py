@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu import FOLD, MARK, PLUS, TASK, UNET, Row, Settings
+from benchmarks.gpu_candidates import candidates
 from benchmarks.roofline import median_time
 from benchmarks.stages import synthetic
 from nnunetlike.core.paths import model_folder, preprocessed
@@ -269,6 +271,7 @@ MEASURES: dict[str, Callable[..., None]] = {
     "compiled": compiled,
     "epoch": epoch,
     "predict": predict,
+    "candidates": partial(candidates, give=give),
 }
 
 if __name__ == "__main__":

@@ -70,3 +70,30 @@ def test_every_kind_of_part_runs_on_a_cpu(tmp_path: Path) -> None:
         *["product"] * 4, "copy", *["UNet++"] * 5, "epoch", "U-Net",
     ]  # fmt: skip
     assert f"| epoch of {UNET}, --augment_on device |" in table.read_text()
+
+
+def test_resampling_on_a_device_is_that_of_the_cpu() -> None:
+    import numpy as np
+    import torch
+
+    from benchmarks.gpu_candidates import resampled_on
+    from benchmarks.stages.synthetic import image
+    from nnunetlike.preprocessing.resampling import resample_image
+
+    values = 1000 + image(np.random.default_rng(0), (20, 70, 33))
+    found = resampled_on(torch.device("cpu"), values[0], (33, 90, 25))
+    expected = resample_image(values, (33, 90, 25))[0]
+    assert np.abs(found - expected).max() < 1e-6 * np.ptp(values)
+
+
+def test_labels_settled_on_a_device_are_those_of_the_cpu() -> None:
+    import numpy as np
+    import torch
+
+    from benchmarks.gpu_candidates import argmax_on
+    from benchmarks.stages.synthetic import fields
+    from nnunetlike.preprocessing.label_export import resampled_argmax
+
+    values = fields(np.random.default_rng(0), (20, 30, 25), 5).astype(np.float32)
+    found = argmax_on(torch.from_numpy(values), (35, 50, 44))
+    assert np.mean(found != resampled_argmax(values, (35, 50, 44))) < 1e-4
