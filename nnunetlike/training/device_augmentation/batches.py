@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -60,7 +62,7 @@ def augmented_patch(image: Tensor, label: Tensor, order: PatchOrder) -> tuple[Te
 
 
 def device_bytes(channels: int, read: Size, patch_size: Size, samples: int) -> int:
-    """Return the most bytes that `augmented` needs on the device, at most and about.
+    """Return about how many bytes `augmented` needs on the device at most.
 
     Counted are the batch, the next one, which is made while the network is busy with it, and for
     one patch the block, two stages of its coefficients and the scratch of its points.
@@ -71,6 +73,7 @@ def device_bytes(channels: int, read: Size, patch_size: Size, samples: int) -> i
         patch_size: of the result.
         samples: of a batch.
     """
-    voxels, block = torch.Size(patch_size).numel(), torch.Size([n + 3 for n in read]).numel()
-    patch = (4 * channels + 2) * voxels
-    return 2 * samples * patch + 3 * (4 * channels + 2) * block + POINTS * BYTES_PER_POINT
+    voxels, block = prod(patch_size), prod(n + 3 for n in read)
+    each = 4 * channels + 2
+    points = min(POINTS, channels * voxels) * BYTES_PER_POINT
+    return 2 * samples * each * voxels + 3 * each * block + points

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +24,11 @@ from nnunetlike.preprocessing.banded import Banded, spline_matrix, stretch_matri
 from nnunetlike.training.augmentation.spatial import Affine
 from nnunetlike.training.device_augmentation.orders import PatchOrder
 
-POINTS = 2**18
+POINTS = 2**19
 """Points that are gathered together, which bounds the memory beside source and result."""
 
 BYTES_PER_POINT = 800
-"""Scratch of a point: eight corners in double precision several times over."""
+"""Scratch of a point: 64 taps twice and where they lie, or eight corners in double precision."""
 
 CUBIC = np.array([[1, -3, 3, -1], [4, 0, -6, 3], [1, 3, 3, -3], [0, 0, 0, 1]], np.float64)
 """Coefficients of the four B-spline weights, times six, by powers of the distance."""
@@ -100,24 +100,16 @@ def _gathered(slices: Tensor, at: _Map, inner: Size) -> Tensor:
     """Return (L, *block) at all points of a patch, (L, *inner)."""
     for axis, length in enumerate(slices.shape[1:]):
         slices = Banded.of(spline_matrix(length), slices.device).along(slices, axis + 1)
-    sizes = slices.shape[1:]
-    steps = [int(np.prod(sizes[axis + 1 :])) for axis in range(len(sizes))]
-    fours = slices.view(len(slices), -1).unfold(1, 4, 1)
-    result = slices.new_empty(len(slices), int(np.prod(inner)))
+    steps, flat = _steps(slices.shape[1:]), slices.reshape(len(slices), -1)
+    rows = _offsets(steps[:-1], 4, slices.device)
+    fours = flat.unfold(1, 4, 1)  # the taps along the last axis lie side by side
+    result = slices.new_empty(len(slices), prod(inner))
     for begin, position in _points(at, inner, slices):
         inside, first, rest = _split(position, at)
-        weights = [_cubic_weights(t.float()) for t in rest]
-        index = sum((f * step for f, step in zip(first, steps, strict=True)))
-        assert isinstance(index, Tensor)
-        total: Tensor | None = None
-        for taps in product(range(4), repeat=len(sizes) - 1):
-            offset = sum(tap * step for tap, step in zip(taps, steps, strict=False))
-            some = (fours[:, index + offset] * weights[-1]).sum(-1)
-            for axis, tap in enumerate(taps):
-                some *= weights[axis][:, tap]
-            total = some if total is None else total.add_(some)
-        assert total is not None
-        result[:, begin : begin + total.shape[1]] = total.masked_fill_(~inside, 0)
+        *others, along = (_cubic_weights(t.float()) for t in rest)
+        values = fours[:, _index(first, steps)[:, None] + rows]
+        summed = (values * along[:, None]).sum(-1) * _outer(others)
+        result[:, begin : begin + len(inside)] = summed.sum(-1).masked_fill_(~inside, 0)
     return result
 
 
@@ -126,33 +118,46 @@ def _labels(labels: Tensor, at: _Map, inner: Size) -> Tensor:
 
     The largest label of those; 0 where none does, and outside.
     """
-    ends = [n - 1 for n in labels.shape[1:]]
-    steps = [int(np.prod(labels.shape[axis + 2 :])) for axis in range(len(ends))]
-    flat = labels.reshape(len(labels), -1)
+    padded = labels
+    for axis, length in enumerate(labels.shape[1:], start=1):  # the last voxel is its own neighbour
+        once_more = torch.arange(length + 1, device=labels.device).clamp_(max=length - 1)
+        padded = padded.index_select(axis, once_more)
+    steps, flat = _steps(padded.shape[1:]), padded.reshape(len(labels), -1)
+    around = _offsets(steps, 2, labels.device)
     lowest = torch.iinfo(labels.dtype).min
-    result = labels.new_zeros(len(labels), int(np.prod(inner)))
+    result = labels.new_zeros(len(labels), prod(inner))
     for begin, position in _points(at, inner, labels):
         inside, first, rest = _split(position, at)
-        sides = [
-            (low * step, (low + 1).clamp_(max=end) * step)
-            for low, end, step in zip(first, ends, steps, strict=True)
-        ]
-        shares = [(1 - t, t) for t in rest]
-        places = list(product(range(2), repeat=len(ends)))
-        corners = torch.stack(
-            [
-                flat[:, sum(s[side] for s, side in zip(sides, place, strict=True))]
-                for place in places
-            ]
-        )
+        corners = flat[:, _index(first, steps)[:, None] + around]
+        weights = _outer([torch.stack([1 - t, t], dim=-1) for t in rest])
         held = torch.zeros(corners.shape, dtype=torch.float64, device=labels.device)
-        for corner, place in zip(corners, places, strict=True):
-            weight = reduce(torch.mul, [s[side] for s, side in zip(shares, place, strict=True)])
-            held += (corners == corner) * weight
-        winner = corners.masked_fill(held < 0.5, lowest).amax(0)
+        for corner in range(len(around)):  # one after another, as the order of a sum decides ties
+            held += (corners == corners[..., corner, None]) * weights[:, corner, None]
+        winner = corners.masked_fill(held < 0.5, lowest).amax(-1)
         winner.masked_fill_((winner == lowest) | ~inside, 0)
-        result[:, begin : begin + winner.shape[1]] = winner
+        result[:, begin : begin + len(inside)] = winner
     return result
+
+
+def _steps(sizes: Sequence[int]) -> list[int]:
+    """Return how many entries lie from one voxel to the next along each axis."""
+    return [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+
+
+def _offsets(steps: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """Return where `count` taps along each axis lie, the last axis fastest."""
+    taps = [torch.arange(count, device=device) * step for step in steps]
+    return reduce(lambda before, one: (before[:, None] + one).flatten(), taps)
+
+
+def _index(first: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
+    """Return the entry of each voxel, given by axis."""
+    return reduce(torch.add, [f * step for f, step in zip(first, steps, strict=True)])
+
+
+def _outer(weights: Sequence[Tensor]) -> Tensor:
+    """Return the products of weights (n, m) of several axes, (n, m^axes), the last axis fastest."""
+    return reduce(lambda before, one: (before[..., None] * one[:, None]).flatten(1), weights)
 
 
 def _points(at: _Map, inner: Size, slices: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
@@ -161,7 +166,7 @@ def _points(at: _Map, inner: Size, slices: Tensor) -> Iterator[tuple[int, list[T
     The sums are those of `interpolation.locate_row` and `gather_slices`, in their order. All
     `slices` (L, *block) have the same points, so the more there are, the fewer at a time.
     """
-    total, most = int(np.prod(inner)), max(1, POINTS // len(slices))
+    total, most = prod(inner), max(1, POINTS // len(slices))
     for begin in range(0, total, most):
         number = torch.arange(begin, min(begin + most, total), device=slices.device)
         index: list[Tensor] = []
