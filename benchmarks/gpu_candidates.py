@@ -1,8 +1,8 @@
-"""Resampling and export on a device, measured to see whether they would be worth it.
+"""Augmentation on a device, and resampling and export, to see whether they would be worth it.
 
-The package does both on the CPU, beside the network: docs/decisions/0017. What a device would take
-from arrays in main memory to results there, or from sums that it holds already, is compared here
-with what one thread of the CPU takes.
+The package does the latter two on the CPU, beside the network: docs/decisions/0017. What a device
+would take from arrays in main memory to results there, or from sums that it holds already, is
+compared here with what one thread of the CPU takes.
 
 Axes: C channels or K classes, D, H, W.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import Settings
+from benchmarks.roofline import median_time
 from benchmarks.stages import synthetic
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.preprocessing.banded import Banded, resize_matrix
@@ -86,10 +87,50 @@ def argmax_on(sums: Tensor, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
     return winners
 
 
+def augmentation(settings: Settings, give: Callable[..., None]) -> None:
+    """Time what `--augment_on device` does to a patch, and how long its launches take the host."""
+    from nnunetlike.training.augmentation.policies import AugmentationPolicy, Changes
+    from nnunetlike.training.augmentation.spatial import Affine, source_spans
+    from nnunetlike.training.device_augmentation.batches import augmented
+    from nnunetlike.training.device_augmentation.orders import PatchOrder
+
+    device, patch = torch.device(settings.device), settings.patch
+    read = AugmentationPolicy(angles=((-0.5, 0.5),) * 3, mirror_axes=()).generator_patch_size(patch)
+    turned, scaled = Affine((0.3, -0.2, 0.4), 1.1), Affine((0.0, 0.0, 0.0), 1.1)
+    kinds = {
+        "rotated and scaled": Changes(affine=turned),
+        "scaled": Changes(affine=scaled),
+        "noise, blur, low resolution, gamma": Changes(
+            noise_sd=0.1, blur_sigmas=(0.8,), zooms=(0.6,), gammas=(0.8,)
+        ),
+    }
+    for name, changes in kinds.items():
+        spans = source_spans(changes.affine or scaled, read, patch)
+        order = PatchOrder(
+            changes=changes, patch_size=patch, source=read, origin=tuple(a for a, _ in spans)
+        )
+        shape = [b - a for a, b in spans] if changes.affine else list(patch)
+        image, label = torch.randn(1, *shape), torch.zeros(shape, dtype=torch.int16)
+        if device.type == "cuda":
+            image, label = image.pin_memory(), label.pin_memory()
+        batch: Any = {"image": [image], "label": [label], "orders": [order], "case_ids": []}
+        launched: list[float] = []
+
+        def call(batch: Any = batch, launched: list[float] = launched) -> None:
+            begin = time.perf_counter()
+            augmented(batch, device)
+            launched.append(time.perf_counter() - begin)
+
+        seconds = median_time(call, settings.device)
+        give(what=f"a patch of {_extent(patch)} augmented: {name}", seconds=seconds,
+             note=f"launched in {1e3 * min(launched):.1f} ms")  # fmt: skip
+
+
 def candidates(settings: Settings, home: Path, give: Callable[..., None]) -> None:
-    """Time both ways to resample an image and to settle labels; they are compared first."""
-    device, rng = torch.device(settings.device), np.random.default_rng(0)
+    """Time augmentation, then both ways to resample an image and to settle labels."""
     torch.set_num_threads(1)
+    augmentation(settings, give)
+    device, rng = torch.device(settings.device), np.random.default_rng(0)
     old = settings.image
     new = tuple(int(n * f) for n, f in zip(old, (5 / 3, 0.8, 0.8), strict=True))
     image = synthetic.image(rng, old)

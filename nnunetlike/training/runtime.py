@@ -167,7 +167,10 @@ class SingleProcess(Alone):
 
     def arrived(self, batch: HostBatch) -> HostBatch:
         """Return a batch in pinned memory for CUDA, else as it is; one that is pinned stays."""
-        return pinned(batch) if self.device.type == "cuda" else batch
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # whatever thread this is
+            return pinned(batch)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the autocast of the precision, or nothing for `fp32`."""

@@ -80,6 +80,20 @@ def test_patches_are_those_that_workers_augment(store, patch, dummy):
         assert found["case_ids"] == expected["case_ids"] == device.cases(index)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("patch", "dummy"), KINDS)
+def test_patches_on_cuda_are_those_that_workers_augment(store, patch, dummy):
+    host = a_source(store, patch, dummy, on_device=False)
+    device = a_source(store, patch, dummy, on_device=True)
+    batches = SingleProcess(torch.device("cuda")).feed(map(device.batch, range(BATCHES + 1)))
+    for index in range(BATCHES):
+        expected, found = host.batch(index), next(batches)
+        np.testing.assert_array_equal(found["label"].cpu().numpy(), expected["label"])
+        for one, other in zip(found["image"].cpu().numpy(), expected["image"], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5 * float(np.ptp(other)))
+
+
 def test_a_batch_depends_on_its_number_alone(store):
     source = a_source(store, (8, 12, 10), False, on_device=True, noise=True)
     runtime = SingleProcess(CPU)
