@@ -26,6 +26,7 @@ from nnunetlike.core.typing import FloatArray
 from nnunetlike.preprocessing.banded import Banded, resize_matrix
 from nnunetlike.preprocessing.label_export import resampled_argmax
 from nnunetlike.preprocessing.resampling import resample_image
+from nnunetlike.preprocessing.taps import linear_taps
 
 SLAB = 16
 """Slices of the result that are interpolated together."""
@@ -48,10 +49,18 @@ def resampled_on(device: torch.device, channel: FloatArray, shape: Sequence[int]
     values = values - middle
     order = sorted(range(3), key=lambda axis: shape[axis] / channel.shape[axis])
     for axis in order:  # the smaller result first
-        matrix = resize_matrix(channel.shape[axis], shape[axis], 3)
+        matrix = resize_matrix(channel.shape[axis], shape[axis])
         values = Banded.of(matrix, device).along(values, axis)
     found: FloatArray = (values + middle).clamp_(low, high).cpu().numpy()
     return found
+
+
+def linear_matrix(old: int, new: int) -> npt.NDArray[np.float64]:
+    """Return how an axis of `old` samples becomes one of `new` by linear interpolation."""
+    taps, matrix = linear_taps(old, new), np.zeros((new, old))
+    np.add.at(matrix, (np.arange(new), taps.low), taps.low_weight)
+    np.add.at(matrix, (np.arange(new), taps.high), taps.high_weight)
+    return matrix
 
 
 def argmax_on(sums: Tensor, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
@@ -64,8 +73,8 @@ def argmax_on(sums: Tensor, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
         shape: new (D, H, W); linear interpolation.
     """
     device, old = sums.device, sums.shape[1:]
-    depth = resize_matrix(old[0], shape[0], 1)
-    plane = [Banded.of(resize_matrix(old[a], shape[a], 1), device) for a in (1, 2)]
+    depth = linear_matrix(old[0], shape[0])
+    plane = [Banded.of(linear_matrix(old[a], shape[a]), device) for a in (1, 2)]
     winners = np.empty(tuple(shape), np.uint8)
     for begin in range(0, shape[0], SLAB):
         rows = depth[begin : begin + SLAB]

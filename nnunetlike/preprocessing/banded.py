@@ -17,7 +17,7 @@ import torch
 from scipy.linalg import solve_banded
 from torch import Tensor
 
-from nnunetlike.preprocessing.taps import cubic_taps, linear_taps
+from nnunetlike.preprocessing.taps import cubic_taps
 
 Matrix = npt.NDArray[np.float64]
 ROWS = 64
@@ -70,20 +70,14 @@ class Banded:
 
 
 @lru_cache(maxsize=64)
-def resize_matrix(old: int, new: int, order: int) -> Matrix:
-    """Return how an axis of `old` samples becomes one of `new` by splines of order 1 or 3.
+def resize_matrix(old: int, new: int) -> Matrix:
+    """Return how an axis of `old` samples becomes one of `new` by cubic splines.
 
     End samples are repeated outwards.
 
     Source: Unser, Aldroubi and Eden, "B-spline signal processing: Part I—theory",
     IEEE Transactions on Signal Processing 41(2), 1993.
     """
-    if order == 1:
-        linear = linear_taps(old, new)
-        matrix = np.zeros((new, old))
-        np.add.at(matrix, (np.arange(new), linear.low), linear.low_weight)
-        np.add.at(matrix, (np.arange(new), linear.high), linear.high_weight)
-        return matrix
     samples = np.arange(old + 2 * PADDING)
     repeated = np.zeros((len(samples), old))
     repeated[samples, np.clip(samples - PADDING, 0, old - 1)] = 6

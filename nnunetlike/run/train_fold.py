@@ -53,6 +53,9 @@ RANGE_TEST_EPOCHS = 4
 SHARE_OF_BATCHES = 0.2
 """Part of the free memory that training batches may take; those for validation get half of it."""
 
+COPIES_OF_BATCHES = {"cuda": 2}
+"""How often a batch is in main memory, by the kind of device: pinned beside where it was made."""
+
 CHECKPOINTS = {"final": "model_final_checkpoint", "latest": "model_latest", "best": "model_best"}
 """Files of weights by the names that users give them."""
 
@@ -183,13 +186,14 @@ def batches(
     """
     run, recipe = fold.run, fold.run.recipe
     done = progress or EpochProgress()
+    share = SHARE_OF_BATCHES / COPIES_OF_BATCHES.get(runtime.device.type, 1)
     with ExitStack() as stack:
         training = stack.enter_context(
             stream(
                 _source(fold, validate=False),
                 workers=run.workers,
                 first=epoch * recipe.iterations + done.train_steps,
-                memory=part_of_free(SHARE_OF_BATCHES),
+                memory=part_of_free(share),
                 arrived=runtime.arrived,
             )
         )
@@ -198,7 +202,7 @@ def batches(
                 _source(fold, validate=True),
                 workers=validation_workers(run.workers),
                 first=epoch * recipe.val_iterations + done.val_steps,
-                memory=part_of_free(SHARE_OF_BATCHES / 2),
+                memory=part_of_free(share / 2),
                 arrived=runtime.arrived,
             )
         )

@@ -19,7 +19,7 @@ from nnunetlike.training.sources import ReadBatch
 def augmented(batch: ReadBatch, device: torch.device) -> Batch:
     """Return the patches of a batch on a device, changed as ordered.
 
-    Memory beside the result is that of one patch at a time. Nothing waits for the device.
+    Memory beside the result is that of one patch at a time. Nothing is read back from the device.
 
     Args:
         batch: blocks as read, on the host.

@@ -73,7 +73,7 @@ def low_resolution(channel: Tensor, zoom: float, *, in_plane: bool = False) -> T
         channel = channel.index_select(axis, index)
     low, high = channel.aminmax()
     for axis, old, new in pairs:
-        channel = Banded.of(resize_matrix(new, old, 3), channel.device).along(channel, axis)
+        channel = Banded.of(resize_matrix(new, old), channel.device).along(channel, axis)
     return channel.clamp(low, high)
 
 

@@ -126,6 +126,19 @@ def test_workers_hand_over_what_they_read(store):
         assert torch.equal(batch["image"], augmented(source.batch(index), CPU)["image"])
 
 
+def test_batches_of_workers_arrive_by_the_given_way(store):
+    source = a_source(store, (8, 12, 10), False, on_device=True)
+    arrived = []
+
+    def arrive(batch):
+        arrived.append(batch["case_ids"])
+        return {**batch, "case_ids": ["arrived"]}
+
+    with stream(source, workers=1, arrived=arrive) as batches:
+        assert next(batches)["case_ids"] == ["arrived"]
+    assert source.cases(0) in arrived
+
+
 def test_validation_is_not_augmented(store):
     source = a_source(store, (8, 12, 10), False, on_device=True)
     object.__setattr__(source, "augmentation", None)
