@@ -15,7 +15,11 @@ from nnunetlike.data.store import CaseStore
 from nnunetlike.plans.plans import StagePlan
 from nnunetlike.plans.topology import Topology
 from nnunetlike.training.augmentation.policies import policy_for
-from nnunetlike.training.device_augmentation.batches import augmented, device_bytes
+from nnunetlike.training.device_augmentation.batches import (
+    augmented,
+    augmented_patch,
+    device_bytes,
+)
 from nnunetlike.training.runtime import SingleProcess
 from nnunetlike.training.sources.patches import PatchSource
 from nnunetlike.training.sources.workers import stream
@@ -189,3 +193,18 @@ def test_memory_stays_below_what_is_counted(store, patch, dummy):
         with _Held() as held:
             augmented(batch, CPU)
         assert held.most <= counted
+
+
+@pytest.mark.parametrize(("patch", "dummy"), KINDS)
+def test_nothing_is_read_back_from_a_device(store, patch, dummy):
+    """Tensors that have a device but no values: what needs a value, or mixes devices, fails."""
+    source = a_source(store, patch, dummy, on_device=True)
+    for index in range(BATCHES):
+        batch = source.batch(index)
+        for image, label, order in zip(
+            batch["image"], batch["label"], batch["orders"], strict=True
+        ):
+            there = (torch.from_numpy(part).to("meta") for part in (image, label))
+            new_image, new_label = augmented_patch(*there, order)
+            assert new_image.is_meta and new_image.shape == (2, *patch)
+            assert new_label.is_meta and new_label.shape == patch
