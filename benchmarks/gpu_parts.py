@@ -40,8 +40,8 @@ STEPS: tuple[tuple[str, Any, dict[str, bool]], ...] = (
     ("bf16, channels last", "bf16", {"channels_last": True}),
 )
 COMPILED: tuple[tuple[str, Any, dict[str, bool]], ...] = (
-    ("bf16, compiled", "bf16", {"compiled": True}),
     ("bf16, channels last, compiled", "bf16", {"channels_last": True, "compiled": True}),
+    ("bf16, compiled", "bf16", {"compiled": True}),
 )
 
 
