@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, quick, report, scaling
+from benchmarks import gpu, machine, quick, report, scaling
 from benchmarks.environments import PEERS, default_folder, python_of
 from benchmarks.harness import Bench, Row, Side, StageError
 from benchmarks.stages import Size, Stage, every_stage
 
-SCALING = "scaling"
+SCALING, GPU = "scaling", "gpu"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{stage.name:24} {stage.title}" for stage in stages.values()))
         return 0
-    unknown = [name for name in args.stages if name not in (*stages, SCALING)]
+    unknown = [name for name in args.stages if name not in (*stages, SCALING, GPU)]
     if unknown:
         print(f"error: no stage is called {', '.join(unknown)}; --list names all", file=sys.stderr)
         return 2
@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if SCALING in args.stages:
         size: Size = "tiny" if args.size == "tiny" else "full"
         return scaling.run(args.plot, args.json, args.markdown, size)
+    if GPU in args.stages:
+        device = args.device or "cuda"
+        settings = gpu.tiny(device) if args.size == "tiny" else gpu.Settings(device)
+        return gpu.run(settings, args.json, args.markdown)
     chosen = [stages[name] for name in args.stages] or [s for s in stages.values() if s.default]
     try:
         sides = _sides(args, chosen)
@@ -47,7 +51,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     add = made.add_argument
-    add("stages", nargs="*", metavar="stage", help="stages to measure, or scaling; all by default")
+    add(
+        "stages",
+        nargs="*",
+        metavar="stage",
+        help="stages to measure, or scaling, or gpu; all stages by default",
+    )
     add(
         "--peer",
         choices=(*PEERS, "none"),
@@ -76,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add("--no_memory", action="store_true", help="leave out peaks of memory")
     add("--json", type=Path, metavar="FILE", help="also write all figures")
     add("--markdown", type=Path, metavar="FILE", help="also write the table for docs/benchmarks.md")
+    add("--device", help="with gpu: another one than cuda")
     add("--plot", type=Path, metavar="FILE", help="with scaling: also write a PNG")
     add("--list", action="store_true", help="name the stages and leave")
     add(

@@ -16,6 +16,7 @@ from nnunetlike.core.parallel import WORKER_BYTES, available_cores
 from nnunetlike.core.resources import free_memory, in_words
 from nnunetlike.run.fold import Fold
 from nnunetlike.run.launch import processes_of_this_machine
+from nnunetlike.training.augmentation.policies import policy_for
 
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12
@@ -74,8 +75,14 @@ def part_of_free(share: float) -> int | None:
 
 
 def batch_bytes(fold: Fold) -> int:
-    """Return what image (float32) and label (int16) of this process's part of a batch take."""
-    voxels = math.prod(fold.stage.input_size)
+    """Return what image (float32) and label (int16) of this process's part of a batch take.
+
+    Where the device augments they are as read, larger, if each is rotated.
+    """
+    size = fold.stage.input_size
+    if fold.run.augment_on == "device":
+        size = policy_for(fold.stage).generator_patch_size(size)
+    voxels = math.prod(size)
     return fold.share.samples * voxels * (4 * fold.network_task.channels + 2)
 
 

@@ -57,6 +57,9 @@ class FoldRun:
     workers: int = 0
     """Processes that make training batches; 0 makes them in this process."""
 
+    augment_on: Literal["cpu", "device"] = "cpu"
+    """Who augments training batches: the processes that read them, or the device that trains."""
+
     use_compressed_data: bool = False
     keep_checkpoints: bool = True
     """Save best and final; latest is saved while training lasts in any case."""
@@ -212,6 +215,7 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         DataError: plans or preprocessed cases are missing; all missing cases are named.
     """
     _require_data_of_its_kind(run)
+    _require_patches_alone(run)
     plans_file = paths.plans_file(run.task, run.configuration, run.plans_identifier)
     plans = load_plans(plans_file)
     number = plans.stage_number(run.configuration)
@@ -279,6 +283,26 @@ def _require_data_of_its_kind(run: FoldRun) -> None:
         f"{run.recipe.name} is a trainer of {'videos' if for_videos else 'images'}, and "
         f"{run.configuration} has {'images' if for_videos else 'videos'}; "
         + (f"train {paths.VIDEO} with it, or use {others}" if for_videos else f"use {others}")
+    )
+
+
+def _require_patches_alone(run: FoldRun) -> None:
+    """Do nothing if the device can augment what this run trains on.
+
+    Raises:
+        UsageError: these are clips, or hold what the low resolution of a cascade has found.
+    """
+    if run.augment_on == "cpu":
+        return
+    if run.recipe.source == "clips":
+        what = "clips of videos"
+    elif run.recipe.previous_trainer is not None:
+        what = "what the low resolution of a cascade has found"
+    else:
+        return
+    raise UsageError(
+        f"--augment_on device cannot augment {what}, on which {run.recipe.name} trains; leave it "
+        "out, or give --augment_on cpu"
     )
 
 

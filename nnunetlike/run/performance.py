@@ -182,15 +182,15 @@ def _on_device(fold: Fold, runtime: Runtime, wanted: Measurement) -> Iterator[It
     """Give endless batches as in training; all processes meet before each step as there."""
     if wanted.dummy_load:
         alone = replace(fold, run=replace(fold.run, workers=0))
-        with batches(alone, 0) as (training, _):
+        with batches(alone, runtime, 0) as (training, _):
             yield _repeated(runtime.to_device(next(training)), runtime)
         return
     if not fold.run.use_compressed_data:
         if runtime.is_main:
             unpack(fold)
         runtime.meet("unpacked")
-    with batches(fold, 0) as (training, _):
-        yield (runtime.to_device(batch) for batch in training if not runtime.any(False))
+    with batches(fold, runtime, 0) as (training, _):
+        yield (batch for batch in runtime.feed(training) if not runtime.any(False))
 
 
 def _repeated(batch: Batch, runtime: Runtime) -> Iterator[Batch]:
@@ -266,6 +266,7 @@ def _figures(fold: Fold, runtime: Runtime, wanted: Measurement, speed: Speed) ->
         "fold": fold.run.fold,
         "patch_size": list(fold.stage.input_size),
         "workers": fold.run.workers,
+        "augment_on": fold.run.augment_on,
         "steps": wanted.steps,
         "warmup": wanted.warmup,
         "dummy_load": wanted.dummy_load,

@@ -50,6 +50,7 @@ def facts_of(fold: Fold, runtime: Runtime, parts: Parts, need: MemoryNeed) -> di
         "precision": runtime.precision,
         "processes": runtime.world_size,
         "workers": run.workers,
+        "augment_on": run.augment_on,
         "seed": run.seed,
         "deterministic": run.deterministic,
         "use_compressed_data": run.use_compressed_data,

@@ -73,6 +73,7 @@ def facts_to_keep(fold: Fold, runtime: Runtime) -> dict[str, Any]:
         "val_iterations": recipe.val_iterations,
         "batch_size": fold.share.total,
         "precision": runtime.precision,
+        "augment_on": run.augment_on,
         "freeze": run.freeze,
         "launch": launch_name(),
     }
@@ -181,7 +182,14 @@ def report_start(fold: Fold, runtime: Runtime, parts: Parts) -> None:
         now["precision"] = kept.get("precision")  # it goes on as the first half did in the end
     other = [
         f"{key} {kept[key]} -> {now[key]}"
-        for key in ("iterations", "val_iterations", "batch_size", "precision", "deterministic")
+        for key in (
+            "iterations",
+            "val_iterations",
+            "batch_size",
+            "precision",
+            "deterministic",
+            "augment_on",
+        )
         if key in kept and kept[key] != now[key]
     ]
     if other:

@@ -146,6 +146,10 @@ def add_our_options(parser: CommandParser) -> None:
     add_compile_options(parser, "a long training in bfloat16 on a CPU is")
     add("--device", help="cpu, cuda or cuda:1; CUDA where there is one when absent")
     add("--num_workers", type=int, help="processes that make training batches")
+    add(
+        "--augment_on", choices=("cpu", "device"), default="cpu",
+        help="who augments patches: these processes (the default), or the device that trains",
+    )  # fmt: skip
 
 
 def add_options_of_several_processes(parser: CommandParser, processes: int | None) -> None:
@@ -219,6 +223,7 @@ def fold_run_from(args: argparse.Namespace) -> FoldRun:
         deterministic=args.deterministic,
         fp32=args.fp32,
         workers=workers_asked(args.num_workers),
+        augment_on=args.augment_on,
         use_compressed_data=args.use_compressed_data,
         keep_checkpoints=not args.disable_saving,
         continue_training=args.continue_training,

@@ -44,7 +44,7 @@ from nnunetlike.training.loop import TrainLoop
 from nnunetlike.training.lr_finder import range_test
 from nnunetlike.training.progress import EpochProgress
 from nnunetlike.training.runtime import Runtime, seed_everything
-from nnunetlike.training.sources import ArrayBatch, BatchSource
+from nnunetlike.training.sources import BatchSource, HostBatch
 from nnunetlike.training.sources.clips import ClipSource
 from nnunetlike.training.sources.patches import PatchSource
 from nnunetlike.training.sources.workers import stream
@@ -54,6 +54,9 @@ MONITORS = ("jsonl", "console", "plot")
 RANGE_TEST_EPOCHS = 4
 SHARE_OF_BATCHES = 0.2
 """Part of the free memory that training batches may take; those for validation get half of it."""
+
+COPIES_OF_BATCHES = {"cuda": 2}
+"""How often a batch is in main memory, by the kind of device: pinned beside where it was made."""
 
 CHECKPOINTS = {"final": "model_final_checkpoint", "latest": "model_latest", "best": "model_best"}
 """Files of weights by the names that users give them."""
@@ -97,7 +100,7 @@ def _fit(fold: Fold, runtime: Runtime, parts: Parts, events: Events) -> None:
     steps = recipe.epochs * recipe.iterations
     with (
         network_made_fast(fold, runtime, parts.objective, steps),
-        batches(fold, parts.state.epoch, parts.progress) as (training, validation),
+        batches(fold, runtime, parts.state.epoch, parts.progress) as (training, validation),
     ):
         loop = TrainLoop(recipe, parts.objective, parts.optimizer, runtime, hooks)
         resume_loop(loop, parts)
@@ -160,7 +163,7 @@ def find_learning_rate(fold: Fold, runtime: Runtime) -> Path:
         with (
             memory_errors_explained(need),
             network_made_fast(fold, runtime, parts.objective, steps),
-            batches(fold, 0) as (training, _),
+            batches(fold, runtime, 0) as (training, _),
         ):
             found = range_test(
                 runtime.wrap(parts.objective),
@@ -198,24 +201,27 @@ def load_for_validation(fold: Fold) -> nn.Module:
 
 @contextmanager
 def batches(
-    fold: Fold, epoch: int, progress: EpochProgress | None = None
-) -> Iterator[tuple[Iterator[ArrayBatch], Iterator[ArrayBatch]]]:
+    fold: Fold, runtime: Runtime, epoch: int, progress: EpochProgress | None = None
+) -> Iterator[tuple[Iterator[HostBatch], Iterator[HostBatch]]]:
     """Give the training and validation batches from an epoch on, made by worker processes.
 
     Args:
         fold: what is trained.
+        runtime: whose device they are for.
         epoch: the first batch is the first of this epoch,
         progress: or the one after those already done in it.
     """
     run, recipe = fold.run, fold.run.recipe
     done = progress or EpochProgress()
+    share = SHARE_OF_BATCHES / COPIES_OF_BATCHES.get(runtime.device.type, 1)
     with ExitStack() as stack:
         training = stack.enter_context(
             stream(
                 _source(fold, validate=False),
                 workers=run.workers,
                 first=epoch * recipe.iterations + done.train_steps,
-                memory=part_of_free(SHARE_OF_BATCHES),
+                memory=part_of_free(share),
+                arrived=runtime.arrived,
             )
         )
         validation = stack.enter_context(
@@ -223,7 +229,8 @@ def batches(
                 _source(fold, validate=True),
                 workers=validation_workers(run.workers),
                 first=epoch * recipe.val_iterations + done.val_steps,
-                memory=part_of_free(SHARE_OF_BATCHES / 2),
+                memory=part_of_free(share / 2),
+                arrived=runtime.arrived,
             )
         )
         yield training, validation
@@ -246,6 +253,7 @@ def _source(fold: Fold, *, validate: bool) -> OwnBatches:
         source = PatchSource(
             fold.store, case_ids, fold.stage, fold.plans.classes,
             augmentation=None if validate else policy_for(fold.stage),
+            on_device=fold.run.augment_on == "device",
             previous=fold.previous,
             oversample=fold.share.oversample, **common,
         )  # fmt: skip

@@ -16,6 +16,8 @@ from nnunetlike.experiment_planning.planners.memory_rules import REFERENCE_GB
 from nnunetlike.networks import NETWORKS
 from nnunetlike.networks.memory import training_bytes
 from nnunetlike.run.fold import Fold
+from nnunetlike.training.augmentation.policies import policy_for
+from nnunetlike.training.device_augmentation.batches import device_bytes
 from nnunetlike.training.runtime import Precision, Runtime, free_memory
 
 logger = logging.getLogger(__name__)
@@ -135,14 +137,19 @@ class MemoryNeed:
 
 
 def estimate(fold: Fold, precision: Precision, batch_size: int) -> int:
-    """Return the bytes that a training step of a fold needs at least."""
-    return training_bytes(
+    """Return the bytes that a training step of a fold needs at least, with augmentation there."""
+    step = training_bytes(
         fold.run.recipe.network,
         fold.network_task,
         fold.stage.input_size,
         batch_size,
         bytes_per_value=4 if precision == "fp32" else 2,
     )
+    if fold.run.augment_on == "cpu":
+        return step
+    patch, channels = fold.stage.input_size, fold.network_task.channels
+    read = policy_for(fold.stage).generator_patch_size(patch)
+    return step + device_bytes(channels, read, patch, batch_size)
 
 
 def require_memory(need: MemoryNeed, *, ignore: bool) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunetlike.training.sources import ArrayBatch, BatchSource
+from nnunetlike.training.sources import BatchSource, HostBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class OwnBatches:
     source: BatchSource
     share: BatchShare
 
-    def batch(self, index: int) -> ArrayBatch:
+    def batch(self, index: int) -> HostBatch:
         """Return this process's batch number `index`."""
         return self.source.batch(self._number(index))
 

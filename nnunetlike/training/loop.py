@@ -17,7 +17,7 @@ from nnunetlike.training.objectives import Batch
 from nnunetlike.training.progress import EpochProgress, FaultCounter, SkippedStep
 from nnunetlike.training.recipe import TrainerRecipe
 from nnunetlike.training.runtime import Runtime
-from nnunetlike.training.sources import ArrayBatch
+from nnunetlike.training.sources import HostBatch
 from nnunetlike.training.state import TrainState
 
 RESCUE_EPOCH = 100
@@ -64,8 +64,8 @@ class TrainLoop:
 
     def fit(
         self,
-        training: Iterator[ArrayBatch],
-        validation: Iterator[ArrayBatch],
+        training: Iterator[HostBatch],
+        validation: Iterator[HostBatch],
         state: TrainState | None = None,
     ) -> TrainState:
         """Train up to the recipe's last epoch, or until a hook has a reason to end before.
@@ -85,11 +85,12 @@ class TrainLoop:
         """
         state = state or TrainState()
         self._set_rate(state.epoch)
+        on_device = self.runtime.feed(training), self.runtime.feed(validation)
         for hook in self.hooks:
             hook.on_fit_start(self, state)
         ended = False
         while state.epoch < self.recipe.epochs and not ended:
-            state, report = self._epoch_or_leave(training, validation, state)
+            state, report = self._epoch_or_leave(*on_device, state)
             self._restart_if_nothing_was_learnt(state)
             for hook in self.hooks:
                 hook.on_epoch_end(self, state, report)
@@ -100,8 +101,8 @@ class TrainLoop:
 
     def _epoch_or_leave(
         self,
-        training: Iterator[ArrayBatch],
-        validation: Iterator[ArrayBatch],
+        training: Iterator[Batch],
+        validation: Iterator[Batch],
         state: TrainState,
     ) -> tuple[TrainState, EpochReport]:
         """Do an epoch, or tell the hooks that training is left in its middle.
@@ -138,8 +139,8 @@ class TrainLoop:
 
     def _epoch(
         self,
-        training: Iterator[ArrayBatch],
-        validation: Iterator[ArrayBatch],
+        training: Iterator[Batch],
+        validation: Iterator[Batch],
         state: TrainState,
     ) -> tuple[TrainState, EpochReport]:
         begin = time.monotonic()
@@ -166,7 +167,7 @@ class TrainLoop:
         metric = None if counts is None else mean_dice(dice)
         return state.after_epoch(train_loss, val_loss, metric, next_lr), report
 
-    def _train(self, batches: Iterator[ArrayBatch], state: TrainState) -> float:
+    def _train(self, batches: Iterator[Batch], state: TrainState) -> float:
         """Do what is left of the epoch's training batches; return the time spent waiting."""
         self._wrapped.train()
         waited = 0.0
@@ -185,7 +186,7 @@ class TrainLoop:
         return waited
 
     @torch.no_grad()
-    def _validate(self, batches: Iterator[ArrayBatch], state: TrainState) -> float:
+    def _validate(self, batches: Iterator[Batch], state: TrainState) -> float:
         """Do what is left of the epoch's validation batches; return the time spent waiting."""
         self._wrapped.eval()
         progress, waited = self.progress, 0.0
@@ -233,7 +234,7 @@ class TrainLoop:
         if self.runtime.is_main:
             logger.warning("%s", text)
 
-    def _next(self, batches: Iterator[ArrayBatch]) -> tuple[Batch, float]:
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
         """Return a batch on the device and the seconds waited for it, or leave.
 
         A signal may reach worker processes as well; their end is then no error of its own.
@@ -245,7 +246,7 @@ class TrainLoop:
             self._leave_if_asked()
             raise
         self._leave_if_asked()
-        return self.runtime.to_device(batch), time.monotonic() - begin
+        return batch, time.monotonic() - begin
 
     def _mean(self, losses: Sequence[Tensor]) -> float:
         """Return the mean over all batches and processes; NaN if there is none."""

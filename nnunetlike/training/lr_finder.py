@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nnunetlike.training.runtime import Runtime
-from nnunetlike.training.sources import ArrayBatch
+from nnunetlike.training.sources import HostBatch
 
 SMOOTHING = 0.98
 DIVERGED = 4.0
@@ -34,7 +34,7 @@ def range_test(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     runtime: Runtime,
-    batches: Iterator[ArrayBatch],
+    batches: Iterator[HostBatch],
     *,
     steps: int,
     first: float = 1e-6,
@@ -53,13 +53,14 @@ def range_test(
     factor = (last / first) ** (1 / max(steps - 1, 1))
     rates: list[float] = []
     losses: list[float] = []
+    on_device = runtime.feed(batches)
     average = 0.0
     for step in range(steps):
         rate = first * factor**step
         for group in optimizer.param_groups:
             group["lr"] = rate
         with runtime.autocast():
-            output = objective(runtime.to_device(next(batches)))
+            output = objective(next(on_device))
         runtime.step(output.loss, optimizer, clip_norm)
         loss = float(runtime.sum(output.loss.detach())) / runtime.world_size
         average = SMOOTHING * average + (1 - SMOOTHING) * loss

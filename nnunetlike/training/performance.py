@@ -150,9 +150,9 @@ def _all(step: Callable[[Batch], float], batches: Sequence[Batch], device: torch
 
 
 def _finish(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has done what it was given; what it prepares beside that may go on."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
 
 
 def profile_table(found: profile, device: torch.device, rows: int = 40) -> str:

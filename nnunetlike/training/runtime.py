@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from nnunetlike.core import resources
 from nnunetlike.core.errors import UsageError
 from nnunetlike.core.team import Alone
+from nnunetlike.training.device_augmentation.batches import augmented
+from nnunetlike.training.feeding import feeder, pinned
 from nnunetlike.training.objectives import Batch
-from nnunetlike.training.sources import ArrayBatch
+from nnunetlike.training.sources import HostBatch
 
 T = TypeVar("T")
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -70,8 +72,16 @@ class Runtime(Protocol):
         """Return when every process has come to a place, see `core.team.Team`."""
         ...
 
-    def to_device(self, batch: ArrayBatch) -> Batch:
-        """Return a batch as tensors on the device."""
+    def to_device(self, batch: HostBatch) -> Batch:
+        """Return a batch as tensors on the device, augmented there if that is still to be done."""
+        ...
+
+    def feed(self, batches: Iterator[HostBatch]) -> Iterator[Batch]:
+        """Return endless batches on the device, see `training.feeding`."""
+        ...
+
+    def arrived(self, batch: HostBatch) -> HostBatch:
+        """Return a batch that a worker has made in the memory from which it is to be copied."""
         ...
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -139,16 +149,28 @@ class SingleProcess(Alone):
         """Return the value itself."""
         return value
 
-    def to_device(self, batch: ArrayBatch) -> Batch:
+    def to_device(self, batch: HostBatch) -> Batch:
         """Return a batch as tensors on the device, copied without waiting where possible."""
-        image, label = torch.from_numpy(batch["image"]), torch.from_numpy(batch["label"])
-        if self.device.type == "cuda":
-            image, label = image.pin_memory(), label.pin_memory()
+        batch = self.arrived(batch)
+        if "orders" in batch:
+            return augmented(batch, self.device)
+        image, label = torch.as_tensor(batch["image"]), torch.as_tensor(batch["label"])
         return {
             "image": image.to(self.device, non_blocking=True),
             "label": label.to(self.device, non_blocking=True),
             "case_ids": batch["case_ids"],
         }
+
+    def feed(self, batches: Iterator[HostBatch]) -> Iterator[Batch]:
+        """Return endless batches on the device; on CUDA one is on its way ahead."""
+        return feeder(batches, self.to_device, self.device)
+
+    def arrived(self, batch: HostBatch) -> HostBatch:
+        """Return a batch in pinned memory for CUDA, else as it is; one that is pinned stays."""
+        if self.device.type != "cuda":
+            return batch
+        with torch.cuda.device(self.device):  # whatever thread this is
+            return pinned(batch)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the autocast of the precision, or nothing for `fp32`."""

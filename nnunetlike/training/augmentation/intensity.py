@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nnunetlike.core.typing import Size
 from nnunetlike.preprocessing.resampling import resample_image
 from nnunetlike.preprocessing.taps import nearest
 from nnunetlike.training.augmentation.normal import add_noise
@@ -77,14 +78,20 @@ def low_resolution(
     """
     volume, result = _volume(channel), _target(channel, out)
     shape = volume.shape
-    small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
-    if in_plane:
-        small[0] = shape[0]
+    small = (
+        *(1,) * (3 - channel.ndim), *low_resolution_shape(channel.shape, zoom, in_plane=in_plane)
+    )  # fmt: skip
     planes, rows, columns = map(nearest, shape, small)
     down = np.empty((1, *small), np.float32)
     pick(volume, planes, rows, columns, down[0])
     result.reshape(shape)[:] = resample_image(down, shape, order=3)[0]
     return result
+
+
+def low_resolution_shape(shape: Size, zoom: float, *, in_plane: bool = False) -> Size:
+    """Return the shape of a channel at `zoom` of its resolution, see `low_resolution`."""
+    small = [max(1, int(n)) for n in np.round(np.array(shape) * zoom)]
+    return tuple([shape[0], *small[1:]] if in_plane else small)
 
 
 def gamma(

@@ -23,7 +23,8 @@ from nnunetlike.training.augmentation import policies, spatial
 from nnunetlike.training.augmentation.cascade import CascadePolicy, spoil
 from nnunetlike.training.augmentation.policies import AugmentationPolicy, Changes
 from nnunetlike.training.augmentation.spatial import Span, mirror
-from nnunetlike.training.sources import ArrayBatch
+from nnunetlike.training.device_augmentation.orders import PatchOrder
+from nnunetlike.training.sources import ArrayBatch, HostBatch, ReadBatch
 
 RECORDS_KEPT = 1000
 """Data sets of at most so many cases keep their class locations in memory."""
@@ -132,6 +133,9 @@ class PatchSource:
     spoiling: CascadePolicy = field(default=CascadePolicy(), kw_only=True)
     """How these are augmented, where the patches are."""
 
+    on_device: bool = field(default=False, kw_only=True)
+    """Only read what is to be augmented, and say how, for `training.device_augmentation`."""
+
     _known: dict[str, Locations] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -159,16 +163,19 @@ class PatchSource:
         lead = (1,) * (3 - len(patch))
         return PatchGrid(read=lead + tuple(read), final=lead + tuple(patch))
 
-    def batch(self, index: int) -> ArrayBatch:
+    def batch(self, index: int) -> HostBatch:
         """Return batch number `index`.
 
         Raises:
             DataError: a case cannot be read or was not preprocessed for training.
         """
-        samples = [
-            self._sample(seeding.stream(self.seed, index, j), forced)
+        drawn = [
+            (seeding.stream(self.seed, index, j), forced)
             for j, forced in enumerate(forced_foreground(self.batch_size, self.oversample))
         ]
+        if self.on_device and self.augmentation is not None:
+            return self._read_only(drawn, self.augmentation)
+        samples = [self._sample(rng, forced) for rng, forced in drawn]
         return ArrayBatch(
             image=np.stack([image for image, _, _ in samples]),
             label=np.stack([label for _, label, _ in samples]),
@@ -186,11 +193,7 @@ class PatchSource:
 
     def _sample(self, rng: np.random.Generator, forced: bool) -> tuple[Image, Label, str]:
         """Return one patch: image, label and the identifier of its case."""
-        case_id = self._draw_case(rng)
-        data = self.store.open(case_id, unpacked=self.unpacked)
-        if not isinstance(data, BrickedArray) and data.ndim == 3:  # a single slice
-            data = data[:, None]
-        start = self._start(case_id, data.shape[1:], forced, rng)
+        case_id, data, start = self._place(rng, forced)
         changes = Changes()
         masked: Mapping[int, bool] = {}
         if self.augmentation is None:
@@ -207,6 +210,42 @@ class PatchSource:
             known = self._known_before(case_id, data.shape[1:], start, changes, rng)
             image = np.concatenate([image, known])
         return image, label, case_id
+
+    def _read_only(
+        self, drawn: Sequence[tuple[np.random.Generator, bool]], policy: AugmentationPolicy
+    ) -> ReadBatch:
+        """Return blocks of cases and what is to be made of them, from the same draws as patches."""
+        batch = ReadBatch(image=[], label=[], orders=[], case_ids=[])
+        n = self.stage.dimension
+        for rng, forced in drawn:
+            case_id, data, start = self._place(rng, forced)
+            changes = policies.draw(policy, len(data) - 1, rng)
+            spans = self._spans(changes)
+            image, label = self._squeezed(*_read(data, start, spans))
+            order = PatchOrder(
+                changes=changes,
+                patch_size=tuple(self.stage.patch_size),
+                source=self.grid.read[-n:],
+                origin=tuple(low for low, _ in spans)[-n:],
+                in_plane=policy.in_plane,
+                masked=tuple(c for c, used in self.use_mask_for_norm.items() if used),
+                noise_seed=int(rng.integers(2**63)),
+            )
+            batch["image"].append(np.ascontiguousarray(image))
+            batch["label"].append(np.ascontiguousarray(label, np.int16))
+            batch["orders"].append(order)
+            batch["case_ids"].append(case_id)
+        return batch
+
+    def _place(
+        self, rng: np.random.Generator, forced: bool
+    ) -> tuple[str, Array | BrickedArray, list[int]]:
+        """Return a case, its data (C + 1, D, H, W) and the first voxel of the patch to read."""
+        case_id = self._draw_case(rng)
+        data = self.store.open(case_id, unpacked=self.unpacked)
+        if not isinstance(data, BrickedArray) and data.ndim == 3:  # a single slice
+            data = data[:, None]
+        return case_id, data, self._start(case_id, data.shape[1:], forced, rng)
 
     def _known_before(
         self,
@@ -243,22 +282,29 @@ class PatchSource:
         self, data: Array | BrickedArray, start: Sequence[int], changes: Changes
     ) -> tuple[Image, LabelMap]:
         """Return the patch in its final size: resampled, or the middle of what could be read."""
-        grid, affine = self.grid, changes.affine
-        if affine is None:
-            spans = spatial.centre_spans(grid.read, grid.final)
-            return self._squeezed(*_read(data, start, spans))
-        axes = len(affine.matrix)
-        spans = (
-            *_whole(grid.read[: 3 - axes]),
-            *spatial.source_spans(affine, grid.read[-axes:], grid.final[-axes:]),
-        )
+        spans = self._spans(changes)
+        image, label = self._squeezed(*_read(data, start, spans))
+        if changes.affine is None:
+            return image, label
         return spatial.resample(
-            *self._squeezed(*_read(data, start, spans)),
-            affine,
+            image,
+            label,
+            changes.affine,
             self.stage.patch_size,
-            shape=grid.read[-self.stage.dimension :],
+            shape=self.grid.read[-self.stage.dimension :],
             origin=[low for low, _ in spans][-self.stage.dimension :],
             scratch=self._scratch,
+        )
+
+    def _spans(self, changes: Changes) -> tuple[Span, ...]:
+        """Return the box of the region to read that a patch depends on, three axes."""
+        grid, affine = self.grid, changes.affine
+        if affine is None:
+            return spatial.centre_spans(grid.read, grid.final)
+        axes = len(affine.matrix)
+        return (
+            *_whole(grid.read[: 3 - axes]),
+            *spatial.source_spans(affine, grid.read[-axes:], grid.final[-axes:]),
         )
 
     def _squeezed(self, image: Image, label: LabelMap) -> tuple[Image, LabelMap]:

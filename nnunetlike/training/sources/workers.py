@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +23,7 @@ from nnunetlike.core.errors import NnunetlikeError, WorkerError
 from nnunetlike.core.resources import NO_LIMIT
 from nnunetlike.core.ring import Parcel, Ring, Slot, Ticket, packed
 from nnunetlike.core.workers import WorkerPool
-from nnunetlike.training.sources import ArrayBatch, BatchSource
+from nnunetlike.training.sources import BatchSource, HostBatch
 
 PREFETCH = 2
 """Batches per worker that are in the making or ready at most."""
@@ -33,8 +33,13 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def stream(
-    source: BatchSource, *, workers: int, first: int = 0, memory: int | None = None
-) -> Iterator[Iterator[ArrayBatch]]:
+    source: BatchSource,
+    *,
+    workers: int,
+    first: int = 0,
+    memory: int | None = None,
+    arrived: Callable[[HostBatch], HostBatch] = lambda batch: batch,
+) -> Iterator[Iterator[HostBatch]]:
     """Yield an endless iterator over the batches `first`, `first + 1`, ...
 
     Args:
@@ -43,6 +48,8 @@ def stream(
         first: number of the first batch.
         memory: bytes that the batches of workers may take together; where they would take more,
             fewer are made ahead. None does not limit them.
+        arrived: called with each batch that a worker has made, beside the network's work; what it
+            returns is what is yielded.
 
     A batch whose worker died or met a fault of the program is made once more, alone, in a fresh
     process. The processes end with the context.
@@ -54,7 +61,7 @@ def stream(
     if workers < 1:
         yield _in_process(source, first)
         return
-    line = _Line(source, workers, first, memory)
+    line = _Line(source, workers, first, memory, arrived)
     line.start()
     batches = line.batches()
     try:
@@ -64,7 +71,7 @@ def stream(
         line.end()
 
 
-def _in_process(source: BatchSource, first: int) -> Generator[ArrayBatch, None, None]:
+def _in_process(source: BatchSource, first: int) -> Generator[HostBatch, None, None]:
     index = first
     while True:
         yield source.batch(index)
@@ -93,9 +100,17 @@ class _MakeBatch:
 class _Line(threading.Thread):
     """The thread that owns the workers; a few batches beyond the next one due are ready or made."""
 
-    def __init__(self, source: BatchSource, workers: int, first: int, memory: int | None) -> None:
+    def __init__(
+        self,
+        source: BatchSource,
+        workers: int,
+        first: int,
+        memory: int | None,
+        arrived: Callable[[HostBatch], HostBatch],
+    ) -> None:
         super().__init__(name="batches", daemon=True)
         self._source = source
+        self._arrived = arrived
         self._workers = workers
         self._ring = Ring(PREFETCH * workers, NO_LIMIT if memory is None else memory, "batches")
         self._tickets: dict[int, Ticket | None] = {}
@@ -103,13 +118,13 @@ class _Line(threading.Thread):
         self._next = first
         self._lost: list[int] = []
         self._tried_twice: set[int] = set()
-        self._ready: dict[int, ArrayBatch | NnunetlikeError] = {}
+        self._ready: dict[int, HostBatch | NnunetlikeError] = {}
         self._fault: BaseException | None = None
         self._stopped = False
         self._changed = threading.Condition()
         self._wake, self._waker = multiprocessing.Pipe(duplex=False)
 
-    def batches(self) -> Generator[ArrayBatch, None, None]:
+    def batches(self) -> Generator[HostBatch, None, None]:
         """Yield the batches in order; raise a failure when its batch is due."""
         while True:
             yield self._take()
@@ -139,7 +154,7 @@ class _Line(threading.Thread):
                 self._fault = error
                 self._changed.notify()
 
-    def _take(self) -> ArrayBatch:
+    def _take(self) -> HostBatch:
         with self._changed:
             while self._due not in self._ready:
                 if self._fault is not None:
@@ -170,7 +185,7 @@ class _Line(threading.Thread):
     def _note(self, index: int, outcome: Parcel | NnunetlikeError) -> None:
         ticket = self._tickets.pop(index)
         if isinstance(outcome, Parcel):
-            self._have_ready(index, self._ring.opened(outcome, ticket))
+            self._have_ready(index, self._arrived(self._ring.opened(outcome, ticket)))
             return
         self._ring.give_back(ticket)  # what held it is dead, or done with the call
         if isinstance(outcome, WorkerError) and index not in self._tried_twice:
@@ -185,7 +200,7 @@ class _Line(threading.Thread):
             outcome = type(outcome)(f"batch {index}: {outcome}")
         self._have_ready(index, outcome)
 
-    def _have_ready(self, index: int, item: ArrayBatch | NnunetlikeError) -> None:
+    def _have_ready(self, index: int, item: HostBatch | NnunetlikeError) -> None:
         if index in self._lost:
             self._lost.remove(index)
         with self._changed:

@@ -25,6 +25,7 @@ from nnunetlike.run.batch_workers import (
 class Run:
     workers: int
     use_compressed_data: bool = False
+    augment_on: str = "cpu"
 
 
 @dataclass(frozen=True)

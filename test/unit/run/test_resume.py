@@ -23,7 +23,9 @@ def _say(caplog: pytest.LogCaptureFixture, precision: str = "fp16", **content: A
     caplog.set_level(logging.INFO, "nnunetlike")
     recipe = TRAINERS.get("nnUNetTrainerV2")
     fold: Any = SimpleNamespace(
-        run=SimpleNamespace(recipe=recipe, seed=7, deterministic=False, freeze=None),
+        run=SimpleNamespace(
+            recipe=recipe, seed=7, deterministic=False, freeze=None, augment_on="cpu"
+        ),
         share=SimpleNamespace(total=2),
     )
     start = SimpleNamespace(path=Path("model_latest.model"), content={"run": KEPT, **content})

@@ -32,7 +32,10 @@ def _need(
     stage = plans.stages[0]
     fold: Any = SimpleNamespace(
         run=SimpleNamespace(
-            recipe=TRAINERS.get(trainer), plans_identifier=identifier, task="Task004_X"
+            recipe=TRAINERS.get(trainer),
+            plans_identifier=identifier,
+            task="Task004_X",
+            augment_on="cpu",
         ),
         stage=stage,
         share=SimpleNamespace(samples=4),
