@@ -267,21 +267,32 @@ def _flood(mask: MaskArray, stack: IntArray) -> None:
                 for x in range(width):
                     mask[z, y, x] = BODY if mask[z, y, x] == BODY else SURROUNDINGS
     for z in range(1, depth - 1):
-        for y in range(1, height - 1):
+        y = _next_meeting(mask, z, 1)
+        while y < height - 1:
             row = mask[z, y]
             a, b, c, d = mask[z - 1, y], mask[z, y - 1], mask[z, y + 1], mask[z + 1, y]
-            for x in range(width if _meet(row, a, b, c, d) else 0):
+            for x in range(width):
                 if row[x] == EMPTY and (a[x] | b[x] | c[x] | d[x]) & SURROUNDINGS:
                     stack = _flood_from(mask, stack, z, y, x)
+            y = _next_meeting(mask, z, y + 1)
 
 
 @compiled
-def _meet(row: MaskArray, a: MaskArray, b: MaskArray, c: MaskArray, d: MaskArray) -> bool:
-    """Tell whether zeros of a row lie beside surroundings in one of four others."""
-    found = False
-    for x in range(len(row)):
-        found |= (row[x] == EMPTY) & (((a[x] | b[x] | c[x] | d[x]) & SURROUNDINGS) != 0)
-    return found
+def _next_meeting(mask: MaskArray, z: int, y: int) -> int:
+    """Return the next row from `y` on that has zeros beside surroundings in one around it.
+
+    The last row of a plane is never asked about: it is returned if there is no other.
+    """
+    last = mask.shape[1] - 1
+    while y < last:
+        row, meets = mask[z, y], False
+        a, b, c, d = mask[z - 1, y], mask[z, y - 1], mask[z, y + 1], mask[z + 1, y]
+        for x in range(len(row)):
+            meets |= (row[x] == EMPTY) & (((a[x] | b[x] | c[x] | d[x]) & SURROUNDINGS) != 0)
+        if meets:
+            break
+        y += 1
+    return y
 
 
 @compiled
