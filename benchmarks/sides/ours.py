@@ -201,7 +201,7 @@ def augment(folder: Path) -> Call:
         changes = policies.draw(policy, len(image), rng)
         assert changes.affine is not None
         found, wanted = resample(image, label, changes.affine, patch, scratch=scratch)
-        found = policies.change_intensities(found, changes, rng)
+        found = policies.change_intensities(found, changes, rng, in_place=True)
         found, wanted = policies.finish(found, wanted, changes, {})
         return {"image": found, "label": wanted}
 

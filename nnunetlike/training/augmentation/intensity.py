@@ -20,15 +20,16 @@ from nnunetlike.training.augmentation.smoothing import gaussian_kernel, smooth_v
 Image: TypeAlias = npt.NDArray[np.float32]
 
 
-def noise(image: Image, sd: float, rng: np.random.Generator) -> Image:
+def noise(image: Image, sd: float, rng: np.random.Generator, out: Image | None = None) -> Image:
     """Return `image` with independent Gaussian noise of standard deviation `sd` added.
 
     Args:
         image: (C, *patch) or a channel.
         sd: in units of the image.
         rng: one number is drawn, the key of the field.
+        out: contiguous array for the result, here and below; it may be the image itself.
     """
-    result = np.empty(image.shape, np.float32)
+    result = _target(image, out)
     key = rng.integers(2**64, dtype=np.uint64)
     add_noise(_flat(image), np.float32(sd), key, result.reshape(-1))
     return result
@@ -40,7 +41,7 @@ def blur(channel: Image, sigma: float, out: Image | None = None) -> Image:
     Args:
         channel: (D, H, W) or (H, W).
         sigma: in voxels.
-        out: contiguous array for the result, here and below; it may be the channel itself.
+        out: for the result.
 
     Source: nnU-Net v1 (scipy.ndimage.gaussian_filter).
     """
@@ -127,6 +128,7 @@ def gamma(
 
 
 def _target(channel: Image, out: Image | None) -> Image:
+    assert out is None or out.flags.c_contiguous, "a view of it would be written and lost"
     return np.empty(channel.shape, np.float32) if out is None else out
 
 

@@ -52,7 +52,7 @@ def gather_volume_labels(
                 target[k] = flat[first[k]]
                 mixed[count] = k
                 count += not corners_agree(flat, first[k], plane, row)
-            count = list_range(mixed, count, max(end, min(begin, high)), high)
+            count = list_range(mixed, count, max(low, end), high)
             for k in mixed[:count]:
                 target[k] = corner_majority(label, points[:, k], origin)
 

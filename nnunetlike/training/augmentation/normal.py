@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from nnunetlike.core.compiled import compiled
 from nnunetlike.training.augmentation.elementary import bits_of, number_of, split
+from nnunetlike.training.augmentation.pointwise import put
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 
@@ -77,10 +78,11 @@ def fill_block(key: np.uint64, block: int, field: Float32) -> None:
 
 @compiled
 def add_noise(values: Float32, sd: np.float32, key: np.uint64, result: Float32) -> None:
-    """Fill `result` (N,) with `values` plus `sd` times the field of `key`."""
+    """Fill `result` (N,), which may be `values`, with these plus `sd` times the field of `key`."""
     field = np.empty(2 * PAIRS, np.float32)
     for start in range(0, len(values), 2 * PAIRS):
         fill_block(key, start // (2 * PAIRS), field)
-        some, sums = values[start : start + 2 * PAIRS], result[start : start + 2 * PAIRS]
+        some = values[start : start + 2 * PAIRS]
         for i in range(len(some)):
-            sums[i] = some[i] + sd * field[i]
+            field[i] = some[i] + sd * field[i]
+        put(field, start, result)

@@ -174,15 +174,21 @@ def either_side(limits: Range, rng: np.random.Generator) -> float:
 
 
 def change_intensities(
-    image: Image, changes: Changes, rng: np.random.Generator, *, in_plane: bool = False
+    image: Image,
+    changes: Changes,
+    rng: np.random.Generator,
+    *,
+    in_plane: bool = False,
+    in_place: bool = False,
 ) -> Image:
     """Return a patch (C, *patch) after noise, blur, brightness, contrast, low resolution, gamma.
 
     Args:
-        image: the patch, unchanged by this.
+        image: the patch.
         changes: what to do.
         rng: gives the noise field.
         in_plane: keep axis 0 at full resolution.
+        in_place: write over the patch, which must be contiguous; else it stays.
     """
     steps: tuple[tuple[Sequence[float | None], Callable[..., Image]], ...] = (
         (changes.blur_sigmas, intensity.blur),
@@ -192,12 +198,13 @@ def change_intensities(
         (changes.inverted_gammas, partial(intensity.gamma, inverted=True)),
         (changes.gammas, intensity.gamma),
     )
+    acts = any(parameter is not None for parameters, _ in steps for parameter in parameters)
     if changes.noise_sd is not None:
-        result = intensity.noise(image, changes.noise_sd, rng)
-    elif any(parameter is not None for parameters, _ in steps for parameter in parameters):
+        result = intensity.noise(image, changes.noise_sd, rng, image if in_place else None)
+    elif acts and not in_place:
         result = np.array(image, order="C")
     else:
-        return image
+        result = image
     for parameters, change in steps:
         for channel, parameter in zip(result, parameters, strict=False):  # none, or one for each
             if parameter is not None:

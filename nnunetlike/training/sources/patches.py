@@ -203,7 +203,7 @@ class PatchSource:
             masked = self.use_mask_for_norm
             image, label = self._placed(data, start, changes)
             image = policies.change_intensities(
-                image, changes, rng, in_plane=self.augmentation.in_plane
+                image, changes, rng, in_plane=self.augmentation.in_plane, in_place=True
             )
         image, label = policies.finish(image, label, changes, masked)
         if self.previous is not None:

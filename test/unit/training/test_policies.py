@@ -11,6 +11,7 @@ import pytest
 from nnunetlike.plans.plans import StagePlan
 from nnunetlike.plans.topology import Topology
 from nnunetlike.training.augmentation.policies import (
+    AugmentationPolicy,
     Changes,
     change_intensities,
     draw,
@@ -112,6 +113,20 @@ def test_a_channel_without_a_parameter_stays_as_it_is():
     changed = change_intensities(image, Changes(blur_sigmas=(None, 0.9)), np.random.default_rng(0))
     np.testing.assert_array_equal(changed[0], image[0])
     assert np.abs(changed[1] - image[1]).max() > 0.1
+
+
+def test_changes_in_place_are_those_of_a_copy():
+    policy = replace(
+        policy_for(a_stage((8, 8, 8))),
+        **{f.name: 1.0 for f in fields(AugmentationPolicy) if f.name.endswith("_probability")},
+    )
+    image = np.random.default_rng(0).normal(size=(2, 8, 9, 10)).astype(np.float32)
+    before, changes = image.copy(), draw(policy, 2, np.random.default_rng(1))
+    changed = change_intensities(image, changes, np.random.default_rng(2))
+    np.testing.assert_array_equal(image, before)
+    written = change_intensities(image, changes, np.random.default_rng(2), in_place=True)
+    assert written is image
+    np.testing.assert_array_equal(written, changed)
 
 
 def test_finishing_masks_the_channels_normalised_with_a_mask_and_clears_the_label():
