@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,11 @@ def orientation_of(direction: Sequence[float]) -> str | None:
 
     Source: Brett et al., nibabel (`io_orientation`), which decides what is nearest.
     """
+    return _nearest(tuple(map(float, np.ravel(direction))))
+
+
+@lru_cache(maxsize=256)
+def _nearest(direction: tuple[float, ...]) -> str | None:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(direction, (3, 3))
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:

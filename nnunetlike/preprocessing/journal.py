@@ -119,10 +119,10 @@ class Journal:
 
 def remove_leftovers(store: CaseStore, case_ids: Iterable[str]) -> None:
     """Delete temporary files that a killed process left of these cases."""
-    for case_id in case_ids:
-        for suffix in (*ARRAY_SUFFIXES, ".pkl"):
-            for path in store.folder.glob(f".tmp-*-{case_id}{suffix}"):
-                path.unlink(missing_ok=True)
+    names = {f"{case_id}{suffix}" for case_id in case_ids for suffix in (*ARRAY_SUFFIXES, ".pkl")}
+    for path in store.folder.glob(".tmp-*"):
+        if path.name.split("-", 2)[-1] in names:
+            path.unlink(missing_ok=True)
 
 
 def _files(store: CaseStore, case_id: str) -> tuple[Path, Path]:

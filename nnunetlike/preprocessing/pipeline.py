@@ -22,7 +22,7 @@ from nnunetlike.preprocessing.journal import NEW, Journal, remove_leftovers
 from nnunetlike.preprocessing.preprocessor import Preprocessor
 
 logger = logging.getLogger(__name__)
-MEMORY_FACTOR = 4
+MEMORY_FACTOR = 3
 """Memory that preprocessing takes, per byte of the arrays that go in and come out (measured)."""
 
 

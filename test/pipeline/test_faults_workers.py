@@ -300,7 +300,7 @@ def test_sigterm_ends_command_and_workers_with_5(raw: Path, home: Path) -> None:
         "Preprocessor.apply = wait\n"
         "from nnunetlike.core import parallel; parallel.available_cores = lambda: 2\n"
         "from nnunetlike.experiment_planning import disk_need\n"
-        "disk_need._packed_shares = lambda *_: (1.0, 1.0)\n"
+        "disk_need._share = lambda *_: 1.0\n"
         "from nnunetlike.run.plan_and_preprocess import main\n"
         "sys.exit(main(['-t', '903', '-pl2d', 'None', '-tf', '2']))\n"
     )

@@ -104,10 +104,10 @@ def test_cases_that_are_gone_leave_the_journal(journal: Journal) -> None:
 
 def test_leftovers_of_killed_processes_are_removed(journal: Journal) -> None:
     folder = journal.target.folder
-    for name in (".tmp-12-a.npz", ".tmp-13-a.pkl", ".tmp-1-a.b2nd", ".tmp-12-b.npz"):
+    for name in (".tmp-12-a.npz", ".tmp-13-a.pkl", ".tmp-1-a.b2nd", ".tmp-12-b-a.npz"):
         (folder / name).touch()
     remove_leftovers(journal.target, ["a"])
-    assert [path.name for path in folder.glob(".tmp*")] == [".tmp-12-b.npz"]
+    assert [path.name for path in folder.glob(".tmp*")] == [".tmp-12-b-a.npz"]
 
 
 # forms other than npz
