@@ -19,7 +19,11 @@ from nnunetlike.networks.compiling import (
     is_compiled,
     obstacle,
 )
-from nnunetlike.training.objectives.segmentation import HeadWeights, head_weights
+from nnunetlike.training.objectives.segmentation import (
+    HeadWeights,
+    SegmentationObjective,
+    head_weights,
+)
 from nnunetlike.training.runtime import Runtime
 
 Wish = Literal["on", "off", "auto"]
@@ -73,7 +77,7 @@ def compiled(
     change neither weights nor random numbers. If it does fail, the block goes on without.
 
     Args:
-        objective: has `network`, and `rule` of its heads.
+        objective: of segmentation, unless there is a reason.
         runtime: device and precision.
         shape: of a batch of images, (B, C, *patch).
         reason: why not to compile, if there is one; it is told.
@@ -83,31 +87,43 @@ def compiled(
             logger.info("the network is not compiled: %s", reason)
         yield
         return
-    network = objective.get_submodule("network")
-    rule: HeadWeights = getattr(objective, "rule", "all")
-    idle = _without_gradient(network, runtime, shape, rule)
+    assert isinstance(objective, SegmentationObjective)  # others have an obstacle
+    network, rule = objective.network, objective.rule
     begin = time.monotonic()
-    compile_network(network, runtime.device)
-    _try(network, runtime, shape, rule)
-    if is_compiled(network) and runtime.is_main:
-        logger.info("the network is compiled, which took %.0f s", time.monotonic() - begin)
+    with _without_idle_parameters(objective, _idle(network, runtime, shape, rule)):
+        compile_network(network, runtime.device)
+        try:
+            _try(network, runtime, shape, rule)
+            if is_compiled(network) and runtime.is_main:
+                logger.info("the network is compiled, which took %.0f s", time.monotonic() - begin)
+            yield
+        finally:
+            as_before(network)
+
+
+@contextmanager
+def _without_idle_parameters(
+    objective: SegmentationObjective, idle: Sequence[nn.Parameter]
+) -> Iterator[None]:
+    """Have parameters that no loss reaches take no gradient, and data parallelism know it.
+
+    Compiled they would get a gradient of 0 in place of none, and decay.
+    """
+    leaves_out, objective.leaves_heads_out = objective.leaves_heads_out, False
     for parameter in idle:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        as_before(network)
+        objective.leaves_heads_out = leaves_out
         for parameter in idle:
             parameter.requires_grad_(True)
 
 
-def _without_gradient(
+def _idle(
     network: nn.Module, runtime: Runtime, shape: Sequence[int], rule: HeadWeights
 ) -> list[nn.Parameter]:
-    """Return the parameters that no loss reaches, as those of a head of weight 0.
-
-    Compiled they would get a gradient of 0 in place of none, and decay.
-    """
+    """Return the parameters that no loss reaches, as those of a head of weight 0."""
     _forward_and_backward(network, runtime, shape, rule)
     idle = [p for p in network.parameters() if p.requires_grad and p.grad is None]
     network.zero_grad(set_to_none=True)

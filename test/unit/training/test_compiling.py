@@ -80,6 +80,24 @@ def test_a_head_of_weight_0_does_not_decay_and_takes_gradients_again_afterwards(
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch")
+def test_nothing_is_left_to_compile_after_the_rehearsal() -> None:
+    from torch._dynamo.utils import counters
+
+    objective = made()
+    batch: Any = {"image": torch.randn(SHAPE), "label": torch.zeros(2, 16, 16)}
+    with compiled(objective, SingleProcess(CPU), SHAPE, None):
+        assert objective.leaves_heads_out is False
+        graphs = dict(counters["stats"])
+        objective.train()(batch).loss.backward()
+        with torch.no_grad():
+            objective.eval()(batch)
+        assert dict(counters["stats"]) == graphs
+    assert objective.leaves_heads_out is True
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:torch")
 def test_the_rehearsal_leaves_weights_and_random_numbers_alone() -> None:
     objective = made()
     before = {name: value.clone() for name, value in objective.state_dict().items()}
