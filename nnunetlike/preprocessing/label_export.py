@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from nnunetlike.core.typing import FloatArray, IntArray, LabelMap
 from nnunetlike.preprocessing.cells import Reach, fill_plain, reach
 from nnunetlike.preprocessing.resampling import check_request, resample_image
 from nnunetlike.preprocessing.taps import LinearTaps, Weights, linear_taps, nearest_taps
+
+Manner: TypeAlias = tuple[int, "int | None", int]
+"""Order of the interpolation, the separate axis or None, and the order along that."""
 
 HALF = 0.5
 TOGETHER = 16
@@ -66,21 +70,41 @@ def resampled_argmax(
     """
     if probabilities.ndim != 4:
         raise ShapeError(f"probabilities have axes K, D, H, W; these have {probabilities.shape}")
-    if regions is not None and len(regions) != len(probabilities):
-        raise ShapeError(f"{len(regions)} region labels for {len(probabilities)} channels")
     new_shape = check_request(shape, order, axis, order_z)
     by_region = regions is not None
-    codes = len(probabilities) + by_region
-    winners: LabelMap = np.zeros(new_shape, _smallest(codes - 1))
-    streamed = order <= 1 and (axis is None or order_z <= 1)
-    if streamed or probabilities.shape[1:] == new_shape:
-        _stream(probabilities, winners, (order, axis, order_z), by_region)
+    winners = empty_winners(len(probabilities), new_shape, regions)
+    manner = (order, axis, order_z)
+    if is_streamed(probabilities.shape[1:], new_shape, manner):
+        taps = taps_of(probabilities.shape[1:], new_shape, manner)
+        fill_winners(probabilities, winners, taps, 0 if axis is None else axis, by_region)
     else:
         channels = (
             resample_image(channel[None], new_shape, order=order, axis=axis, order_z=order_z)[0]
             for channel in (channel.astype(np.float32, copy=False) for channel in probabilities)
         )
         _channel_by_channel(channels, winners, by_region)
+    return labels_of(winners, regions)
+
+
+def is_streamed(old: Sequence[int], new: Sequence[int], manner: Manner) -> bool:
+    """Tell whether a new voxel depends on the eight old ones around it alone."""
+    order, axis, order_z = manner
+    return tuple(old) == tuple(new) or (order <= 1 and (axis is None or order_z <= 1))
+
+
+def empty_winners(classes: int, shape: Sequence[int], regions: Sequence[int] | None) -> LabelMap:
+    """Return an array for winning classes, or for 0 and 1 + winning regions.
+
+    Raises:
+        ShapeError: `regions` has not one label per channel.
+    """
+    if regions is not None and len(regions) != classes:
+        raise ShapeError(f"{len(regions)} region labels for {classes} channels")
+    return np.zeros(shape, _smallest(classes - (regions is None)))
+
+
+def labels_of(winners: LabelMap, regions: Sequence[int] | None) -> LabelMap:
+    """Return the labels that winners stand for."""
     if regions is None:
         return winners
     table: LabelMap = np.array([0, *regions], _smallest(max(regions)))
@@ -105,21 +129,8 @@ def _channel_by_channel(channels: Iterable[FloatArray], winners: LabelMap, by_re
             best[better] = channel[better]
 
 
-def _stream(
-    probabilities: FloatArray,
-    winners: LabelMap,
-    manner: tuple[int, int | None, int],
-    by_region: bool,
-) -> None:
-    """Write the winning class (or 1 + the winning region) of each new voxel."""
-    taps = _taps_of(probabilities.shape[1:], winners.shape, manner)
-    _fill(probabilities, winners, taps, 0 if manner[1] is None else manner[1], by_region)
-
-
-def _taps_of(
-    old: Sequence[int], new: Sequence[int], manner: tuple[int, int | None, int]
-) -> list[LinearTaps]:
-    """Return the taps of the axes D, H, W; `manner` is order, separate axis and its order."""
+def taps_of(old: Sequence[int], new: Sequence[int], manner: Manner) -> list[LinearTaps]:
+    """Return the taps of the axes D, H, W."""
     order, axis, order_z = manner
     orders = [order_z if number == axis else order for number in range(3)]
     return [
@@ -128,14 +139,22 @@ def _taps_of(
     ]
 
 
-def _fill(
+def fill_winners(
     probabilities: FloatArray,
     winners: LabelMap,
     taps: Sequence[LinearTaps],
     apart: int,
     by_region: bool,
 ) -> None:
-    """Write the winner of each new voxel (D, H, W), slice by slice along the axis `apart`."""
+    """Write the winning class (or 1 + the winning region) of each new voxel.
+
+    Args:
+        probabilities: (K, D, H, W).
+        winners: new (D, H, W), written.
+        taps: of the axes D, H, W.
+        apart: axis that is gone along slice by slice, the separate one or 0.
+        by_region: channels are regions.
+    """
     slices = np.moveaxis(probabilities, 1 + apart, 1)
     out = np.moveaxis(winners, apart, 0)
     depth, height, width = (taps[apart], *(t for n, t in enumerate(taps) if n != apart))

@@ -61,9 +61,7 @@ def slabs(
     shape = padded_shape(inside, request.patch_size, divisor)
     window = request.patch_size if request.tiled else shape
     pads = [(0, 0)] * (1 + lead) + padding(inside, shape)
-    _, depth, height, width = (
-        slice(a, a + n) for (a, _), n in zip(pads, image.shape, strict=True)
-    )
+    _, depth, height, width = (slice(a, a + n) for (a, _), n in zip(pads, image.shape, strict=True))
     if shape != inside:
         image = np.pad(image, pads)
     source = torch.from_numpy(np.ascontiguousarray(image, np.float32))
