@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from nnunetlike.core.parallel import (
 from nnunetlike.core.resources import free_memory
 from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.team import ALONE, Team
+from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.previous_stage import PreviousStage, one_hot
@@ -43,11 +43,15 @@ from nnunetlike.inference.dealing import deal, prediction_cost
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
+    LabelWithinBox,
     export_bytes,
-    export_probabilities,
+    export_settled,
+    keep,
 )
-from nnunetlike.inference.fallback import predict_image
+from nnunetlike.inference.fallback import predict_slabs
+from nnunetlike.inference.spill import Spilled
 from nnunetlike.inference.strategies import STRATEGIES, Request
+from nnunetlike.inference.streaming import settled
 from nnunetlike.plans.plans import Plans
 
 logger = logging.getLogger(__name__)
@@ -184,6 +188,10 @@ class _Work:
         """Wait until the others have come as far."""
         self.team.meet(f"validation in {self.output}: {place}")
 
+    def destination(self, case_id: str) -> Destination:
+        """Return where a prediction goes."""
+        return Destination(path=self.files(case_id)[0], save_npz=self.save_npz)
+
     def files(self, case_id: str) -> list[Path]:
         """Return the files of one prediction."""
         suffixes = (self.ending, ".npz", ".pkl") if self.save_npz else (self.ending,)
@@ -263,31 +271,34 @@ def _predict(
     with Behind(_export_budget(work, len(case_ids))) as behind, _bar(work, case_ids) as bar:
         for case in bar:
             try:
-                probabilities, record = _predict_case(network, work, case)
+                label, kept, record = _settle_case(network, work, case)
             except NnunetlikeError as error:
                 errors[case] = named(error, case)
                 logger.warning("%s", errors[case])
                 continue
-            destination = Destination(path=work.files(case)[0], save_npz=work.save_npz)
             behind.submit(
-                case, export_probabilities, probabilities, record, settings, destination,
-                cost=export_bytes(probabilities, record),
+                case, export_settled, label, kept, record, settings, work.destination(case),
+                cost=export_bytes(record, settings, kept),
             )  # fmt: skip
             behind.raise_if_pointless()
     behind.raise_if_pointless()
     return errors | behind.errors
 
 
-def _predict_case(
+def _settle_case(
     network: nn.Module, work: _Work, case: str
-) -> tuple[npt.NDArray[np.float32], CaseRecord]:
+) -> tuple[LabelMap, Spilled | None, CaseRecord]:
+    """Return the labels of a case, its probabilities where they are to be saved, and its record."""
     record = work.store.record(case)
     image = np.array(work.store.load(case)[:-1], np.float32)
     if work.previous is not None:
         known = work.previous.load(case, image.shape[1:])
         image = np.concatenate([image, one_hot(known, work.plans.classes)])
-    strategy = STRATEGIES.get(work.strategy)
-    return predict_image(strategy, network, image, work.request), record
+    shape = (cast(int, network.classes), *image.shape[1:])
+    target = LabelWithinBox(shape, record, ExportSettings.of(work.plans))
+    kept = keep(work.destination(case), shape)
+    slabs = predict_slabs(STRATEGIES.get(work.strategy), network, image, work.request)
+    return settled(slabs, target, kept, device=work.request.device.type), kept, record
 
 
 def _export_budget(work: _Work, cases: int) -> Budget:

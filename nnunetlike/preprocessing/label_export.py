@@ -357,7 +357,7 @@ def _settle_columns(
 
 
 @compiled
-def _last_above_half(values: FloatArray) -> int:
+def _last_above_half(values: FloatArray) -> np.int32:
     """Return 1 + the last index whose value exceeds 1/2, or 0."""
     found = np.int32(0)
     for k in range(len(values)):
@@ -366,7 +366,7 @@ def _last_above_half(values: FloatArray) -> int:
 
 
 @compiled
-def _largest(values: FloatArray) -> int:
+def _largest(values: FloatArray) -> np.int32:
     """Return the first index of the largest value; missing ones (NaN) never win.
 
     Compares integers in the order of the floats, since a largest float is not found several at a
@@ -383,6 +383,6 @@ def _largest(values: FloatArray) -> int:
 
 
 @compiled
-def _ordered(bits: int) -> int:
+def _ordered(bits: np.int32) -> np.int32:
     """Return an integer that grows with the float of these bits; of both zeros the same."""
     return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))

@@ -78,8 +78,12 @@ class LabelStream:
         taps = self._taps[self._along]
         begin, stop = self._settled, int(np.searchsorted(taps.high, self._seen, side="left"))
         if begin < stop:
-            chosen = LinearTaps(*(values[begin:stop] for values in taps))
-            moved = chosen._replace(low=chosen.low - first, high=chosen.high - first)
+            moved = LinearTaps(
+                taps.low[begin:stop] - first,
+                taps.high[begin:stop] - first,
+                taps.low_weight[begin:stop],
+                taps.high_weight[begin:stop],
+            )
             every = [moved if n == self._along else t for n, t in enumerate(self._taps)]
             part = np.moveaxis(
                 np.moveaxis(self._winners, self._along, 0)[begin:stop], 0, self._along
@@ -94,7 +98,9 @@ class LabelStream:
         if self._kept is None:
             return labels_of(self._winners, self._regions)
         order, axis, order_z = self._manner
+        slabs = self._kept
+        whole = slabs[0] if len(slabs) == 1 else np.concatenate(slabs, axis=1 + self._along)
         return resampled_argmax(
-            np.concatenate(self._kept, axis=1 + self._along), self._winners.shape, order=order,
+            whole, self._winners.shape, order=order,
             axis=axis, order_z=order_z, regions=self._regions,
         )  # fmt: skip

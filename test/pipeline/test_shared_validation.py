@@ -170,14 +170,14 @@ def test_a_case_that_cannot_be_read_is_told_after_all_others_are_written(
 def test_failed_exports_are_raised_where_they_were_when_all_others_are_written(
     validation: Validation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = module.export_probabilities
+    export = module.export_settled
 
-    def broken(probabilities: Any, record: Any, settings: Any, destination: Any) -> None:
+    def broken(label: Any, kept: Any, record: Any, settings: Any, destination: Any) -> None:
         if destination.path.name == "c_1.nii.gz":
             raise DataError("its geometry is odd")
-        export(probabilities, record, settings, destination)
+        export(label, kept, record, settings, destination)
 
-    monkeypatch.setattr(module, "export_probabilities", broken)
+    monkeypatch.setattr(module, "export_settled", broken)
     first, second = validation.together(2)
     assert str(second) == "1 of 5 cases failed, the others are done:\n  c_1: its geometry is odd"
     assert str(first) == "another process failed"

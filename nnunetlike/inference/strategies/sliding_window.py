@@ -1,8 +1,8 @@
 """Overlapping windows, weighted by a Gaussian and averaged over mirrored views.
 
-Axes: B windows of one pass, C image channels, K classes, D, H, W. Sums are float32. Windows go along
-D slowest, so slices that no further window reaches are finished and handed on; sums are held of as
-many slices as a window is deep, 4·K bytes per voxel.
+Axes: B windows of one pass, C image channels, K classes, D, H, W. Sums are float32. Windows go
+along D slowest, so slices that no further window reaches are finished and handed on; sums are held
+of as many slices as a window is deep, 4·K bytes per voxel.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nnunetlike.inference.windows import axis_weights, padded_shape, padding, wi
 VOXELS_PER_PASS = {"cpu": 2**18, "cuda": 2**22}
 """Small windows go through the network together up to so many voxels."""
 
-SLAB_BYTES = 2**27
+SLAB_BYTES = 2**23
 """Slabs are handed on in pieces of about this size, at least a slice each."""
 
 Place = tuple[slice, npt.NDArray[np.float32]]
