@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nnunetlike.core.typing import LabelMap
 from nnunetlike.inference.spill import Spilled
 
-IN_HAND_BYTES = {"cpu": 2**25, "cuda": 2**30}
+IN_HAND_BYTES = {"cpu": 2**24, "cuda": 2**30}
 """Slabs that wait for the export hold so much at most, by the device of the network, which waits
 then. A GPU must not; on a CPU the network and the export take the same cores."""
 

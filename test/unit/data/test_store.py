@@ -137,6 +137,13 @@ def test_numpy_reads_an_npz_of_ours_which_is_deflated(tmp_path: Path) -> None:
     assert not np.load(tmp_path / "c.npz")["data"].any()
 
 
+def test_an_npz_written_in_parts_holds_the_array(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((3, 4, 5)).astype(np.float16)
+    store_module.save_npz_in_parts(tmp_path / "a.npz", "x", array.shape, np.float16, iter(array))
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["x"].dtype == np.float16 and np.array_equal(found["x"], array)
+
+
 def test_a_truncated_npz_is_named(store: CaseStore) -> None:
     path = store.folder / "b.npz"
     path.write_bytes(path.read_bytes()[:-40])
