@@ -71,6 +71,10 @@ def _classes(counts: Sequence[int], shape: Sequence[int]) -> list[tuple[float, d
     return [(count, {"shape": shape, "classes": count}) for count in counts]
 
 
+def _depths(depths: Sequence[int], plane: Sequence[int]) -> list[tuple[float, dict[str, Any]]]:
+    return [(depth, {"shape": (depth, *plane), "classes": 25}) for depth in depths]
+
+
 def _cases(counts: Sequence[int]) -> list[tuple[float, dict[str, Any]]]:
     return [(count, {"shape": SMALL, "cases": count}) for count in counts]
 
@@ -90,6 +94,9 @@ SWEEPS = (
     Sweep("windows and export", "million voxels, 3 classes", "scale_predict",
           {"full": _volumes({"classes": 3}, (96, 160, 256, 384)),
            "tiny": _volumes({"classes": 3}, (24, 32))}),
+    Sweep("windows and export", "slices of 96x96, 25 classes", "scale_predict",
+          {"full": _depths((64, 128, 256, 512), (96, 96)),
+           "tiny": _depths((16, 24), (24, 24))}),
 )  # fmt: skip
 
 

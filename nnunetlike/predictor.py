@@ -20,6 +20,7 @@ from nnunetlike.core.parallel import named
 from nnunetlike.core.typing import FloatArray
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.record import CaseRecord
+from nnunetlike.inference.averaging import mean_over_folds
 from nnunetlike.inference.export import (
     ExportSettings,
     geometry_of,
@@ -29,7 +30,6 @@ from nnunetlike.inference.export import (
 from nnunetlike.inference.familiarity import warn_if_unfamiliar
 from nnunetlike.inference.image_sources import AnyImage, SourceImage, open_image
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
-from nnunetlike.inference.predict import mean_over_folds
 from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.postprocessing.determine import (
     POSTPROCESSING_FILE,

@@ -12,9 +12,19 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
+from nnunetlike.data.record import CaseRecord
+from nnunetlike.inference.export import (
+    Destination,
+    ExportSettings,
+    LabelWithinBox,
+    export_settled,
+    keep,
+)
+from nnunetlike.inference.streaming import settled
 from nnunetlike.plans.fingerprint import Fingerprint
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.topology import Topology
@@ -252,3 +262,18 @@ def start_dask(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def export_probabilities() -> Callable[..., None]:
+    """Writes probabilities (K, d, h, w) as a prediction, handed over in slabs of two slices."""
+
+    def export(
+        values: np.ndarray, record: CaseRecord, settings: ExportSettings, destination: Destination
+    ) -> None:
+        kept = keep(destination, values.shape)
+        slabs = (values[:, begin : begin + 2] for begin in range(0, values.shape[1], 2))
+        label = settled(slabs, LabelWithinBox(values.shape, record, settings), kept)
+        export_settled(label, kept, record, settings, destination)
+
+    return export

@@ -162,9 +162,10 @@ def scale_predict(folder: Path) -> Call:
     """Windows put together and the label map on a finer grid; the network is a look-up."""
     import torch
 
-    from nnunetlike.inference.strategies import Request
+    from nnunetlike.inference.strategies import Request, slabs_of
     from nnunetlike.inference.strategies.sliding_window import sliding_window
-    from nnunetlike.preprocessing.label_export import resampled_argmax
+    from nnunetlike.inference.streaming import settled
+    from nnunetlike.preprocessing.label_stream import LabelStream
 
     torch.set_num_threads(1)
     params = read(folder)[0]
@@ -177,7 +178,9 @@ def scale_predict(folder: Path) -> Call:
     request = Request(patch_size=patch, device=torch.device("cpu"))
     image = np.ones((1, *shape), np.float32)
     finer = [3 * n // 2 for n in shape]
-    return lambda: resampled_argmax(sliding_window(network, image, request), finer)
+    return lambda: settled(
+        slabs_of(sliding_window, network, image, request), LabelStream(shape, finer, classes)
+    )
 
 
 def scale_export(folder: Path) -> Call:

@@ -92,10 +92,21 @@ def _case(task: Path, rng: np.random.Generator, number: int, shape: Sequence[int
         sitk.WriteImage(image, str(task / f"{name}.nii.gz"))
 
 
-def _model(folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int) -> None:
-    """Write a task, a U-Net that was trained for one step on it, and images to predict."""
+def _model(
+    folder: Path, rng: np.random.Generator, *, shape: Sequence[int], cases: int,
+    features: int | None = None,
+) -> None:  # fmt: skip
+    """Write a task, a U-Net that was trained for one step on it, and images to predict.
+
+    Args:
+        folder: gets all of it.
+        rng: source of the voxels.
+        shape: of each case.
+        cases: how many there are; the first is to be predicted.
+        features: of the finest level, in place of the planned ones.
+    """
     write_task(folder, rng, shape=shape, cases=cases)
-    _train(folder, predicted=1)
+    _train(folder, predicted=1, features=features)
 
 
 def _model_of_hippocampus(folder: Path, rng: np.random.Generator, *, cases: int) -> None:
@@ -103,7 +114,7 @@ def _model_of_hippocampus(folder: Path, rng: np.random.Generator, *, cases: int)
     _train(folder, predicted=PREDICTED)
 
 
-def _train(folder: Path, *, predicted: int) -> None:
+def _train(folder: Path, *, predicted: int, features: int | None = None) -> None:
     new = folder / "new"
     new.mkdir()
     for image in _images(folder)[:predicted]:
@@ -123,6 +134,15 @@ def _train(folder: Path, *, predicted: int) -> None:
             [sys.executable, "-m", f"nnunetlike.run.{command}", *words],
             env=environment, stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
+        if command == "plan_and_preprocess" and features is not None:
+            _make_thin(folder / "ours" / TASK / "nnUNetPlansv2.1_plans_3D.pkl", features)
+
+
+def _make_thin(plans: Path, features: int) -> None:
+    """Write other features into plans, so that the network takes little of a prediction."""
+    from nnunetlike.core.serialization import load_pickle, save_pickle
+
+    save_pickle({**load_pickle(plans), "base_num_features": features}, plans)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -147,6 +167,7 @@ def _predicted(ours: Arrays, theirs: Arrays) -> Agreement:
 SMALL: Params = {"shape": (96, 256, 256), "cases": 2}
 LARGE: Params = {"shape": (200, 512, 512), "cases": 2}
 TINY: Params = {"shape": (24, 40, 40), "cases": 2}
+THIN: Params = {**LARGE, "features": 2}
 HALF: Params = {"shape": (48, 128, 128), "cases": 2}
 
 
@@ -160,11 +181,12 @@ def _preprocess(name: str, size: Params, *, default: bool) -> Stage:
     )  # fmt: skip
 
 
-def _predict(name: str, size: Params, *, default: bool) -> Stage:
+def _predict(name: str, size: Params, what: str, *, default: bool) -> Stage:
     extent = "x".join(map(str, size["shape"]))
     return Stage(
-        name=name, title=f"predict, U-Net 3d_fullres, {extent}, no mirroring", make=_model,
-        sizes={"full": size, "tiny": TINY}, targets={"v1": 1.0}, agree={"": _predicted},
+        name=name, title=f"predict, {what}, {extent}, no mirroring", make=_model,
+        sizes={"full": size, "tiny": {**size, **TINY}}, targets={"v1": 1.0},
+        agree={"": _predicted},
         clock="wall", once=True, default=default,
         note="the model is ours, written as v1 does, and read by v1",
     )  # fmt: skip
@@ -178,8 +200,8 @@ def _share(ours: Arrays) -> str:
 STAGES = (
     _preprocess("chain_preprocess", SMALL, default=True),
     _preprocess("chain_preprocess_large", LARGE, default=False),
-    _predict("chain_predict", HALF, default=True),
-    _predict("chain_predict_large", SMALL, default=False),
+    _predict("chain_predict", HALF, "U-Net 3d_fullres", default=True),
+    _predict("chain_predict_large", THIN, "U-Net 3d_fullres of 2 features", default=False),
     Stage(
         name="chain_hippocampus", title="plan_and_preprocess, Hippocampus, 156 MR cases",
         make=write_hippocampus, sizes={"full": {"cases": 156}, "tiny": {"cases": 4}},

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from isal import isal_zlib
 from isal.isal_zlib import DEFLATED
 
@@ -49,16 +51,39 @@ ARRAY_SUFFIXES = (".npz", ".npy", ".b2nd")
 
 def save_npz(path: Path, arrays: Mapping[str, FloatArray]) -> None:
     """Write arrays as a deflated npz, whole or not at all; `numpy.load` reads it."""
+    with _npz(path) as archive:
+        for name, array in arrays.items():
+            with _member(archive, name) as stream:
+                _write_array(stream, np.ascontiguousarray(array))
+
+
+def save_npz_in_parts(
+    path: Path, name: str, shape: Size, dtype: npt.DTypeLike, parts: Iterable[npt.NDArray[Any]]
+) -> None:
+    """Write as `save_npz` one array, whose entries along the first axis come one by one."""
+    header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
+    with _npz(path) as archive, _member(archive, name) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, dtype).data)
+
+
+@contextmanager
+def _npz(path: Path) -> Iterator[zipfile.ZipFile]:
     with (
         atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                member: Any = stream
-                # In the place of zlib's. Were zipfile not to look here any more, it would be slow.
-                member._compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, DEFLATED, RAW)
-                _write_array(member, np.ascontiguousarray(array))
+        yield archive
+
+
+@contextmanager
+def _member(archive: zipfile.ZipFile, name: str) -> Iterator[IO[bytes]]:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+        member: Any = stream
+        # In the place of zlib's. Were zipfile not to look here any more, it would be slow.
+        member._compressor = isal_zlib.compressobj(COMPRESSION_LEVEL, DEFLATED, RAW)
+        yield member
 
 
 def load_npz(path: Path, key: str = "data", part: slice | None = None) -> FloatArray:

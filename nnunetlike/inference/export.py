@@ -7,6 +7,8 @@ Interpolation comes before turning back, so a case gets the same labels however 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,12 +22,14 @@ from nnunetlike.core.typing import LabelMap, Shape3
 from nnunetlike.data.geometry import Geometry
 from nnunetlike.data.imageio import format_of, split_ending
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.data.store import save_npz
+from nnunetlike.data.store import save_npz_in_parts
+from nnunetlike.inference.spill import Spilled
 from nnunetlike.plans.plans import Plans
 from nnunetlike.postprocessing.determine import apply_postprocessing
 from nnunetlike.preprocessing.cropping import uncrop
-from nnunetlike.preprocessing.label_export import HALF, resampled_argmax
+from nnunetlike.preprocessing.label_export import HALF
 from nnunetlike.preprocessing.label_resampling import resample_label
+from nnunetlike.preprocessing.label_stream import LabelStream
 from nnunetlike.preprocessing.resampling import resample_image, separate_axis
 
 
@@ -95,26 +99,28 @@ class Destination:
     """Content of a postprocessing.json to apply before the file gets its name."""
 
 
-def export_probabilities(
-    probabilities: npt.NDArray[np.float32],
+def export_settled(
+    label: LabelMap,
+    kept: Spilled | None,
     record: CaseRecord,
     settings: ExportSettings,
     destination: Destination,
 ) -> None:
-    """Write the most probable label of every voxel on the source grid.
+    """Write a label map of the cropped source and, where they were kept, probabilities.
 
-    The probabilities are never held at full resolution, so memory does not grow with the number of
-    classes; only `save_npz` does that (2·K bytes per voxel of the cropped source).
+    Of probabilities one class is in memory at a time; of logits, all of them.
 
     Args:
-        probabilities: (K, d, h, w) on the network's grid.
+        label: (D, H, W), see `LabelWithinBox`.
+        kept: probabilities (K, d, h, w) on the network's grid, removed afterwards; or None.
         record: what preprocessing did to the case.
         settings: interpolation and axes.
         destination: file and extras.
     """
-    if destination.save_npz:
-        _save_probabilities(probabilities, record, settings, destination.path)
-    write_label(label_within_box(probabilities, record, settings), record, destination)
+    if kept is not None:
+        _save_probabilities(kept, record, settings, destination.path)
+        kept.remove()
+    write_label(label, record, destination)
 
 
 def label_within_box(
@@ -127,15 +133,63 @@ def label_within_box(
         record: what preprocessing did to the case.
         settings: interpolation and axes.
     """
-    label = resampled_argmax(
-        decisive(_to_file_axes(probabilities, settings), settings),
-        record.turn.order(record.size_after_cropping),
-        order=settings.order,
-        axis=settings.axis(record),
-        order_z=settings.order_z,
-        regions=settings.regions,
-    )
-    return record.turn.back.apply(label)
+    found = LabelWithinBox(probabilities.shape, record, settings)
+    found.see(probabilities)
+    return found.label()
+
+
+class LabelWithinBox:
+    """The label map of the cropped source, of probabilities that come in slabs along d.
+
+    Args:
+        shape: (K, d, h, w) of all slabs together, on the network's grid.
+        record: what preprocessing did to the case.
+        settings: interpolation and axes.
+    """
+
+    def __init__(self, shape: Sequence[int], record: CaseRecord, settings: ExportSettings) -> None:
+        self._settings = settings
+        self._back = record.turn.back
+        backward = settings.transpose_backward
+        self._stream = LabelStream(
+            [shape[1 + axis] for axis in backward],
+            record.turn.order(record.size_after_cropping),
+            shape[0],
+            along=backward.index(0),
+            order=settings.order,
+            axis=settings.axis(record),
+            order_z=settings.order_z,
+            regions=settings.regions,
+        )
+
+    def see(self, slab: npt.NDArray[np.float32]) -> None:
+        """Take the next slab (K, d, h, w)."""
+        self._stream.see(decisive(_to_file_axes(slab, self._settings), self._settings))
+
+    def label(self) -> LabelMap:
+        """Return the label of every voxel of the cropped source, uint8 or uint16."""
+        return self._back.apply(self._stream.label())
+
+
+class LabelOnNetworkGrid:
+    """The label map of the network's grid, of probabilities that come in slabs along d.
+
+    Args:
+        shape: (K, d, h, w) of all slabs together.
+        settings: how labels are decided.
+    """
+
+    def __init__(self, shape: Sequence[int], settings: ExportSettings) -> None:
+        self._settings = settings
+        self._stream = LabelStream(shape[1:], shape[1:], shape[0], regions=settings.regions)
+
+    def see(self, slab: npt.NDArray[np.float32]) -> None:
+        """Take the next slab (K, d, h, w)."""
+        self._stream.see(decisive(slab, self._settings))
+
+    def label(self) -> LabelMap:
+        """Return the label of every voxel."""
+        return self._stream.label()
 
 
 def probabilities_within_box(
@@ -152,19 +206,24 @@ def probabilities_within_box(
         settings: interpolation and axes.
         dtype: of the result; float32 of one class at a time is held besides.
     """
-    probabilities = _to_file_axes(probabilities, settings)
     shape: Shape3 = record.size_after_cropping
-    axis, turned = settings.axis(record), record.turn.order(shape)
     resized = np.empty((len(probabilities), *shape), np.float32 if settings.logits else dtype)
-    for k in range(len(probabilities)):
-        interpolated = resample_image(
-            probabilities[k : k + 1], turned, order=settings.order, axis=axis,
-            order_z=settings.order_z,
-        )  # fmt: skip
-        resized[k] = record.turn.back.apply(interpolated[0])
+    for k, channel in enumerate(probabilities):
+        resized[k] = _channel_within_box(channel, record, settings)
     if settings.logits:
         _make_probabilities(resized, settings.regions is not None)
     return resized.astype(dtype, copy=False)
+
+
+def _channel_within_box(
+    channel: npt.NDArray[np.float32], record: CaseRecord, settings: ExportSettings
+) -> npt.NDArray[np.float32]:
+    """Return a class (D, H, W) of the cropped source grid."""
+    interpolated = resample_image(
+        _to_file_axes(channel[None], settings), record.turn.order(record.size_after_cropping),
+        order=settings.order, axis=settings.axis(record), order_z=settings.order_z,
+    )  # fmt: skip
+    return record.turn.back.apply(interpolated[0])
 
 
 def decisive(
@@ -188,12 +247,12 @@ def _make_probabilities(logits: npt.NDArray[np.float32], by_region: bool) -> Non
     logits /= logits.sum(axis=0)
 
 
-def export_bytes(probabilities: npt.NDArray[np.float32], record: CaseRecord) -> int:
-    """Return about how much memory `export_probabilities` takes in a process of its own.
-
-    The array arrives packed and is unpacked; the rest goes by the voxels of the source (measured).
-    """
-    return 2 * probabilities.nbytes + 20 * prod(record.original_size)
+def export_bytes(record: CaseRecord, settings: ExportSettings, kept: Spilled | None) -> int:
+    """Return about how much memory `export_settled` takes in a process of its own (measured)."""
+    need = 20 * prod(record.original_size)
+    if kept is not None and settings.logits:  # all classes at once, here and on the network's grid
+        need += 4 * prod(kept.shape) + 6 * kept.shape[0] * prod(record.size_after_cropping)
+    return need
 
 
 def export_label(
@@ -201,7 +260,7 @@ def export_label(
 ) -> None:
     """Write a label map (d, h, w) of the network's grid on the source grid.
 
-    Coarser than `export_probabilities` at borders, but the label map is all that travels. With
+    Coarser than `export_settled` at borders, but the label map is all that travels. With
     order 0 each voxel takes the nearest label; else labels compete as in label resampling.
     """
     label = label.transpose(settings.transpose_backward)
@@ -214,6 +273,25 @@ def export_label(
         order_z=settings.order_z,
     )
     write_label(record.turn.back.apply(resized), record, destination)
+
+
+def keep(destination: Destination, shape: tuple[int, ...]) -> Spilled | None:
+    """Return where probabilities of a shape (K, d, h, w) are kept until they are saved, or None.
+
+    Raises:
+        ResourceError: the disk has no room for them.
+    """
+    if not destination.save_npz:
+        return None
+    return Spilled.create(
+        in_hand(destination.path, "probabilities"), shape, "keeping probabilities",
+        "predict without --save_npz (-z)",
+    )  # fmt: skip
+
+
+def in_hand(path: Path, what: str) -> Path:
+    """Return the name of a file beside a prediction while its case is in hand."""
+    return path.with_name(f".tmp-{os.getpid()}-{path.name}.{what}")
 
 
 def geometry_of(record: CaseRecord) -> Geometry:
@@ -241,14 +319,20 @@ def _to_file_axes(
 
 
 def _save_probabilities(
-    probabilities: npt.NDArray[np.float32],
-    record: CaseRecord,
-    settings: ExportSettings,
-    path: Path,
+    kept: Spilled, record: CaseRecord, settings: ExportSettings, path: Path
 ) -> None:
     """Write float16 probabilities of the cropped source grid and the case's properties."""
-    resized = probabilities_within_box(probabilities, record, settings, np.float16)
-    save_npz(companion(path, ".npz"), {"softmax": resized})
+    channels: Iterable[npt.NDArray[Any]]
+    if settings.logits:  # classes depend on one another
+        values = kept.read(0, kept.shape[1])
+        channels = probabilities_within_box(values, record, settings, np.float16)
+    else:
+        channels = (
+            _channel_within_box(kept.channel(k), record, settings).astype(np.float16)
+            for k in range(kept.shape[0])
+        )
+    shape = (kept.shape[0], *record.size_after_cropping)
+    save_npz_in_parts(companion(path, ".npz"), "softmax", shape, np.float16, channels)
     properties = record.to_v1()
     if settings.regions is not None:
         properties["regions_class_order"] = list(settings.regions)

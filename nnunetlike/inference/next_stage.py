@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from torch import nn
@@ -11,10 +12,11 @@ from tqdm import tqdm
 from nnunetlike.core.team import ALONE, Team
 from nnunetlike.data.previous_stage import PreviousStage
 from nnunetlike.data.store import CaseStore
-from nnunetlike.inference.fallback import predict_image
+from nnunetlike.inference.fallback import predict_slabs
 from nnunetlike.inference.strategies import STRATEGIES, Request
+from nnunetlike.inference.streaming import settled
 from nnunetlike.inference.validate import prediction_mode
-from nnunetlike.preprocessing.label_export import resampled_argmax
+from nnunetlike.preprocessing.label_stream import LabelStream
 
 
 def predict_next_stage(
@@ -53,8 +55,9 @@ def predict_next_stage(
     with prediction_mode(network):
         for case in bar:
             image = np.array(low.load(case)[:-1], np.float32)
-            probabilities = predict_image(STRATEGIES.get(strategy), network, image, request)
+            slabs = predict_slabs(STRATEGIES.get(strategy), network, image, request)
             record = full.record(case)
             shape = record.size_after_resampling or record.size_after_cropping
-            output.write(case, resampled_argmax(probabilities, shape).astype(np.uint8))
+            target = LabelStream(image.shape[1:], shape, cast(int, network.classes))
+            output.write(case, settled(slabs, target, device=request.device.type).astype(np.uint8))
     team.meet(f"predictions for the next stage in {output.folder}")

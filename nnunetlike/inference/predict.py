@@ -7,52 +7,28 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from tqdm import tqdm
 
 from nnunetlike.core.disk import require_space
 from nnunetlike.core.errors import NnunetlikeError, UsageError, WorkerError
-from nnunetlike.core.heap import freed_memory_kept
-from nnunetlike.core.intact import damage, unpacked_size
-from nnunetlike.core.parallel import (
-    SHARE_OF_FREE,
-    Budget,
-    budget_for,
-    named,
-    summed_up,
-)
-from nnunetlike.core.resources import available_cores, disk_space, in_words
+from nnunetlike.core.intact import damage
+from nnunetlike.core.parallel import summed_up
+from nnunetlike.core.resources import disk_space, in_words
 from nnunetlike.core.serialization import atomic_path, save_json
-from nnunetlike.core.typing import FloatArray
-from nnunetlike.data.record import CaseRecord
-from nnunetlike.inference.background import Behind, ahead
+from nnunetlike.inference.case_prediction import predict_cases
 from nnunetlike.inference.cases import (
     InputCase,
-    PrepareCase,
     after_low_resolution,
     find_cases,
     tell_orientations,
 )
-from nnunetlike.inference.export import (
-    Destination,
-    ExportSettings,
-    companion,
-    decisive,
-    export_bytes,
-    export_label,
-    export_probabilities,
-)
-from nnunetlike.inference.fallback import predict_image
+from nnunetlike.inference.export import Destination, companion
 from nnunetlike.inference.model_bundle import ModelBundle
-from nnunetlike.inference.settings import Mode, PredictionSettings
-from nnunetlike.inference.strategies import Request
+from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.videos import (
     PredictedVideo,
     as_videos,
@@ -61,7 +37,6 @@ from nnunetlike.inference.videos import (
 )
 from nnunetlike.plans.plans import Plans
 from nnunetlike.postprocessing.determine import load_postprocessing
-from nnunetlike.preprocessing.label_export import resampled_argmax
 
 logger = logging.getLogger(__name__)
 SMALLEST_SHARE = 0.1
@@ -69,9 +44,6 @@ SMALLEST_SHARE = 0.1
 
 DESCRIPTIONS = {"v1": ("plans.pkl",), "v2": ("plans.json", "dataset.json")}
 """Files of a model that are put beside its predictions, as the nnU-Net it is of does."""
-
-PREPARE_FACTOR = 12
-"""Memory that reading, cropping and resampling a case takes, per byte of its files unpacked."""
 
 
 def predict_folder(
@@ -108,6 +80,32 @@ def predict_folder(
             not suffice for a case.
     """
     begin = time.time()
+    _require_sense(bundle, images, output, settings, previous)
+    every = _cases_of(bundle, images, previous)
+    cases = every[settings.part :: settings.parts]
+    output.mkdir(parents=True, exist_ok=True)
+    destinations = _destinations(bundle, every, output, settings)
+    todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
+    if len(todo) < len(cases):
+        logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
+    tell_orientations(todo, bundle.plans.orientation)
+    if settings.save_npz:
+        require_room_for_probabilities(bundle.plans, len(todo), output)
+    errors = (predictor or PredictHere(bundle, settings))(todo, destinations)
+    _write_beside(bundle, every, destinations, output, settings)
+    save_json(time.time() - begin, output / "prediction_time.txt")
+    if errors:
+        raise summed_up(errors, len(todo))
+    return [destinations[case.case_id].path for case in todo]
+
+
+def _require_sense(
+    bundle: ModelBundle,
+    images: Path,
+    output: Path,
+    settings: PredictionSettings,
+    previous: Path | None,
+) -> None:
     if output.resolve() == images.resolve():
         raise UsageError(
             f"{output} holds the images; give predictions a folder of their own with -o"
@@ -120,30 +118,30 @@ def predict_folder(
             if bundle.is_second_stage
             else f"{bundle.folder} is not the second stage of a cascade; leave out -l"
         )
+
+
+def _cases_of(bundle: ModelBundle, images: Path, previous: Path | None) -> list[InputCase]:
     every = find_cases(images, bundle.plans.modalities)
     if previous is not None:
         every = after_low_resolution(every, previous)
     if bundle.video is not None:
         every = as_videos(every, images, bundle.video.unit)
-    cases = every[settings.part :: settings.parts]
-    output.mkdir(parents=True, exist_ok=True)
-    destinations = _destinations(bundle, every, output, settings)
-    todo = [case for case in cases if settings.overwrite or not _done(destinations[case.case_id])]
-    if len(todo) < len(cases):
-        logger.info("%d of %d cases are done already", len(cases) - len(todo), len(cases))
-    tell_orientations(todo, bundle.plans.orientation)
-    if settings.save_npz:
-        require_room_for_probabilities(bundle.plans, len(todo), output)
-    errors = (predictor or PredictHere(bundle, settings))(todo, destinations)
+    return every
+
+
+def _write_beside(
+    bundle: ModelBundle,
+    cases: Sequence[InputCase],
+    destinations: Mapping[str, Destination],
+    output: Path,
+    settings: PredictionSettings,
+) -> None:
+    """Put the model's descriptions, and of videos what is told about all, beside predictions."""
     for name in DESCRIPTIONS[bundle.plans.conventions]:
         _copy(bundle.folder / name, output)
     if bundle.video is not None:
-        there = [PredictedVideo(case, destinations[case.case_id].path) for case in every]
+        there = [PredictedVideo(case, destinations[case.case_id].path) for case in cases]
         write_video_outputs([v for v in there if v.label.is_file()], output, settings)
-    save_json(time.time() - begin, output / "prediction_time.txt")
-    if errors:
-        raise summed_up(errors, len(todo))
-    return [destinations[case.case_id].path for case in todo]
 
 
 class Predictor(Protocol):
@@ -171,11 +169,11 @@ class PredictHere:
         self, cases: Sequence[InputCase], destinations: Mapping[str, Destination]
     ) -> dict[str, NnunetlikeError]:
         """Return the errors of cases that failed."""
-        errors = _predict_cases(self.bundle, cases, destinations, self.settings)
+        errors = predict_cases(self.bundle, cases, destinations, self.settings)
         for case in [c for c in cases if isinstance(errors.get(c.case_id), WorkerError)]:
             error = errors.pop(case.case_id)
             logger.warning("%s. It is predicted once more, alone", str(error).splitlines()[0])
-            errors |= _predict_cases(self.bundle, [case], destinations, self.settings)
+            errors |= predict_cases(self.bundle, [case], destinations, self.settings)
         return errors
 
 
@@ -210,149 +208,6 @@ def require_room_for_probabilities(
         f"writing the probabilities of {cases} cases",
         remedy,
     )
-
-
-def predict_case(
-    bundle: ModelBundle, image: FloatArray, settings: PredictionSettings
-) -> npt.NDArray[np.float32]:
-    """Return probabilities (K, d, h, w) of a preprocessed image, averaged over the folds.
-
-    Of models of nnU-Net v2 they are logits, as there. Meanwhile cuDNN chooses the fastest of its
-    ways, and freed memory is kept, in this whole process.
-
-    Raises:
-        ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
-    """
-    fastest = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
-    with fastest, freed_memory_kept():
-        return mean_over_folds(bundle, image, settings)
-
-
-def mean_over_folds(
-    bundle: ModelBundle, image: FloatArray, settings: PredictionSettings
-) -> npt.NDArray[np.float32]:
-    """Return what `predict_case` does; nothing that other threads may see is set.
-
-    One network is in memory, and with several folds two arrays of probabilities.
-
-    Raises:
-        ResourceError: the memory of the device does not suffice, even with the sums elsewhere.
-    """
-    patch = bundle.plans.stages[bundle.stage].patch_size
-    request = Request(
-        patch_size=patch,
-        device=settings.device,
-        step_size=settings.step_size,
-        mirror_axes=bundle.mirrored if settings.mirror else (),
-        logits=bundle.plans.conventions == "v2",
-        bidirectional=settings.bidirectional,
-        autocast=settings.autocast,
-        accumulate_on_device=settings.accumulate_on_device,
-    )
-    total: npt.NDArray[np.float32] | None = None
-    device, dtype = settings.device, settings.autocast
-    for network in bundle.networks(device, dtype, compiled=settings.compiled):
-        found = predict_image(bundle.strategy, network, image, request)
-        total = found if total is None else np.add(total, found, out=total)
-    assert total is not None  # a bundle has a fold
-    return total if len(bundle.weights) == 1 else np.divide(total, len(bundle.weights), out=total)
-
-
-def _predict_cases(
-    bundle: ModelBundle,
-    cases: Sequence[InputCase],
-    destinations: Mapping[str, Destination],
-    settings: PredictionSettings,
-) -> dict[str, NnunetlikeError]:
-    """Predict and write; return the errors of cases that failed.
-
-    Raises:
-        ResourceError: the disk is full.
-    """
-    errors: dict[str, NnunetlikeError] = {}
-    cores = available_cores()
-    costs = [_cost(case) for case in cases]
-    reading = budget_for(
-        min(settings.preprocessing_processes, cores), costs, [case.case_id for case in cases],
-        "preparing cases", SHARE_OF_FREE / 2,
-    )  # fmt: skip
-    writing = Budget(min(settings.export_processes, cores, len(cases)), reading.memory)
-    export = ExportSettings.of(bundle.plans)
-    prepare = PrepareCase(bundle.plans, bundle.stage)
-    with (
-        Behind(writing) as behind,
-        closing(ahead(prepare, cases, budget=reading, costs=costs)) as prepared,
-        tqdm(total=len(cases), desc="predicting", unit="case", disable=None) as bar,
-    ):
-        for case, outcome in prepared:
-            try:
-                image, record = _result(outcome)
-                probabilities = predict_case(bundle, image, settings)
-            except NnunetlikeError as error:
-                errors[case.case_id] = named(error, case.case_id)
-                logger.warning("%s", errors[case.case_id])
-            else:
-                destination = destinations[case.case_id]
-                _export(
-                    behind, probabilities, record, export, destination, settings.mode, case.case_id
-                )
-            bar.update()
-            behind.raise_if_pointless()
-    behind.raise_if_pointless()
-    return errors | behind.errors
-
-
-def predict_one(
-    bundle: ModelBundle, case: InputCase, destination: Destination, settings: PredictionSettings
-) -> None:
-    """Read, predict and write one case, all in this process.
-
-    Raises:
-        NnunetlikeError: the case is not what it should be, or memory or disk do not suffice.
-    """
-    image, record = PrepareCase(bundle.plans, bundle.stage)(case)
-    probabilities = predict_case(bundle, image, settings)
-    with Behind(Budget(0)) as here:
-        _export(
-            here, probabilities, record, ExportSettings.of(bundle.plans), destination,
-            settings.mode, case.case_id,
-        )  # fmt: skip
-    for error in here.errors.values():
-        raise error
-
-
-def _cost(case: InputCase) -> float:
-    return PREPARE_FACTOR * sum(map(unpacked_size, case.files.images))
-
-
-def _result(
-    outcome: tuple[FloatArray, CaseRecord] | NnunetlikeError,
-) -> tuple[FloatArray, CaseRecord]:
-    if isinstance(outcome, NnunetlikeError):
-        raise outcome
-    return outcome
-
-
-def _export(
-    behind: Behind,
-    probabilities: npt.NDArray[np.float32],
-    record: CaseRecord,
-    settings: ExportSettings,
-    destination: Destination,
-    mode: Mode,
-    case_id: str,
-) -> None:
-    if mode == "normal":
-        behind.submit(
-            case_id, export_probabilities, probabilities, record, settings, destination,
-            cost=export_bytes(probabilities, record),
-        )  # fmt: skip
-        return
-    if mode == "fastest":
-        settings = replace(settings, order=0)
-    values = decisive(probabilities, settings)
-    label = resampled_argmax(values, values.shape[1:], regions=settings.regions)
-    behind.submit(case_id, export_label, label, record, settings, destination)
 
 
 def _destinations(

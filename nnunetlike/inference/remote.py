@@ -10,10 +10,10 @@ from pathlib import Path
 
 from nnunetlike.core.errors import NnunetlikeError
 from nnunetlike.core.parallel import Executor, named, outcomes_of
+from nnunetlike.inference.case_prediction import predict_one
 from nnunetlike.inference.cases import InputCase
 from nnunetlike.inference.export import Destination
 from nnunetlike.inference.model_bundle import FINAL, ModelBundle, load_bundle
-from nnunetlike.inference.predict import predict_one
 from nnunetlike.inference.settings import PredictionSettings
 
 _one_at_a_time = threading.Lock()

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -29,6 +28,7 @@ from nnunetlike.core.parallel import (
 from nnunetlike.core.resources import free_memory
 from nnunetlike.core.serialization import load_json, save_json
 from nnunetlike.core.team import ALONE, Team
+from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.dataset import DatasetSpec
 from nnunetlike.data.imageio import ending_in
 from nnunetlike.data.previous_stage import PreviousStage, one_hot
@@ -43,12 +43,16 @@ from nnunetlike.inference.dealing import deal, prediction_cost
 from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
+    LabelWithinBox,
     export_bytes,
-    export_probabilities,
+    export_settled,
+    keep,
 )
-from nnunetlike.inference.fallback import predict_image
+from nnunetlike.inference.fallback import predict_slabs
+from nnunetlike.inference.spill import Spilled
 from nnunetlike.inference.strategies import STRATEGIES, Request
-from nnunetlike.plans.plans import Plans
+from nnunetlike.inference.streaming import settled
+from nnunetlike.plans.plans import Plans, StagePlan
 
 logger = logging.getLogger(__name__)
 PROGRESS = "in_progress.json"
@@ -56,6 +60,68 @@ PROGRESS = "in_progress.json"
 
 TO_PREDICT = "to_predict"
 """Key of the cases that were missing when the validation began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """How a fold is validated."""
+
+    device: torch.device
+    """Where the network lies."""
+
+    step_size: float = 0.5
+    """Distance of windows as a share of the patch."""
+
+    mirror: bool = True
+    """Average over mirrored views; never done with videos."""
+
+    gaussian: bool = True
+    """Weigh the middle of windows more."""
+
+    save_npz: bool = False
+    """Also keep probabilities."""
+
+    overwrite: bool = True
+    """Predict cases again whose prediction is of an earlier, completed validation."""
+
+    processes: int | None = None
+    """Workers for export and evaluation; None takes v1's default, 0 works here."""
+
+    autocast: torch.dtype | None = None
+    """Type to compute in; None computes in float32."""
+
+    strategy: str = "sliding_window"
+    """Name of the way to predict."""
+
+    def request(self, plan: StagePlan) -> Request:
+        """Return how an image of a stage is predicted."""
+        return Request(
+            patch_size=plan.patch_size,
+            device=self.device,
+            step_size=self.step_size,
+            gaussian=self.gaussian,
+            mirror_axes=tuple(range(plan.dimension)) if self._mirrors(plan) else (),
+            autocast=self.autocast,
+        )
+
+    def save(self, plan: StagePlan, output: Path) -> None:
+        """Write `validation_args.json` as nnU-Net v1 does."""
+        content = {
+            "do_mirroring": self._mirrors(plan),
+            "use_sliding_window": True,
+            "step_size": self.step_size,
+            "save_softmax": self.save_npz,
+            "use_gaussian": self.gaussian,
+            "overwrite": self.overwrite,
+            "validation_folder_name": output.name,
+            "debug": False,
+            "all_in_gpu": False,
+            "segmentation_export_kwargs": None,
+        }
+        save_json(content, output / "validation_args.json", sort_keys=True)
+
+    def _mirrors(self, plan: StagePlan) -> bool:
+        return self.mirror and plan.video is None
 
 
 def validate(
@@ -66,18 +132,10 @@ def validate(
     case_ids: Sequence[str],
     references: Path,
     output: Path,
+    settings: ValidationSettings,
     *,
     task: str,
     name: str,
-    device: torch.device,
-    step_size: float = 0.5,
-    mirror: bool = True,
-    gaussian: bool = True,
-    save_npz: bool = False,
-    overwrite: bool = True,
-    processes: int | None = None,
-    autocast: torch.dtype | None = None,
-    strategy: str = "sliding_window",
     team: Team = ALONE,
     previous: PreviousStage | None = None,
 ) -> dict[str, Any]:
@@ -97,19 +155,11 @@ def validate(
         store: preprocessed cases of that stage.
         case_ids: cases to validate.
         references: folder of `ID.nii.gz` on the source grids.
-        output: gets `ID.nii.gz`, `summary.json`, `validation_args.json`; with `save_npz` also
+        output: gets `ID.nii.gz`, `summary.json`, `validation_args.json`, and where they are kept
             `ID.npz` and `ID.pkl`.
+        settings: see there.
         task: name of the task for the summary.
         name: name of the evaluation for the summary, `TRAINER val tiled True`.
-        device: where the network lies.
-        step_size: distance of windows as a share of the patch.
-        mirror: average over mirrored views; never done with videos.
-        gaussian: weigh the middle of windows more.
-        save_npz: also keep probabilities.
-        overwrite: predict cases again whose prediction is of an earlier, completed validation.
-        processes: workers for export and evaluation; None takes v1's default, 0 works here.
-        autocast: type to compute in; None computes in float32.
-        strategy: name of the way to predict.
         team: processes that share the cases, each with a network of the same weights.
         previous: of a cascade, what the low resolution has found.
 
@@ -122,28 +172,13 @@ def validate(
         ResourceError: the disk is full, or a device's memory does not suffice.
         NnunetlikeError: another process of the team failed; its own error says why.
     """
-    processes = default_processes() if processes is None else processes
-    patch = plans.stages[stage].patch_size
-    mirror = mirror and plans.stages[stage].video is None
-    request = Request(
-        patch_size=patch,
-        device=device,
-        step_size=step_size,
-        gaussian=gaussian,
-        mirror_axes=tuple(range(len(patch))) if mirror else (),
-        autocast=autocast,
-    )
     work = _Work(
         plans=plans, stage=stage, store=store, output=output, ending=ending_in(references),
-        save_npz=save_npz, request=request, strategy=strategy, processes=processes, team=team,
-        previous=previous,
+        settings=settings, team=team, previous=previous,
     )  # fmt: skip
     if team.rank == 0:
-        _begin(work, case_ids, weights_hash(network), overwrite=overwrite)
-        _save_arguments(
-            output, step_size=step_size, mirror=mirror, gaussian=gaussian, save_npz=save_npz,
-            overwrite=overwrite,
-        )  # fmt: skip
+        _begin(work, case_ids, weights_hash(network))
+        settings.save(plans.stages[stage], output)
     work.meet("begun")
     _predict_together(network, work)
     if team.rank == 0:
@@ -173,27 +208,40 @@ class _Work:
     ending: str
     """Of label files."""
 
-    save_npz: bool
-    request: Request
-    strategy: str
-    processes: int
+    settings: ValidationSettings
     team: Team
     previous: PreviousStage | None
+
+    @property
+    def request(self) -> Request:
+        """How an image is predicted."""
+        return self.settings.request(self.plans.stages[self.stage])
+
+    @property
+    def processes(self) -> int:
+        """How many workers are asked for."""
+        asked = self.settings.processes
+        return default_processes() if asked is None else asked
 
     def meet(self, place: str) -> None:
         """Wait until the others have come as far."""
         self.team.meet(f"validation in {self.output}: {place}")
 
+    def destination(self, case_id: str) -> Destination:
+        """Return where a prediction goes."""
+        return Destination(path=self.files(case_id)[0], save_npz=self.settings.save_npz)
+
     def files(self, case_id: str) -> list[Path]:
         """Return the files of one prediction."""
-        suffixes = (self.ending, ".npz", ".pkl") if self.save_npz else (self.ending,)
+        suffixes = (self.ending, ".npz", ".pkl") if self.settings.save_npz else (self.ending,)
         return [self.output / f"{case_id}{suffix}" for suffix in suffixes]
 
 
-def _begin(work: _Work, case_ids: Sequence[str], weights: str, *, overwrite: bool) -> None:
+def _begin(work: _Work, case_ids: Sequence[str], weights: str) -> None:
     """Note which cases are to be predicted, and what predicts them, so that a next run knows."""
     work.output.mkdir(parents=True, exist_ok=True)
-    maker = {"weights": weights, "request": repr(work.request), "strategy": work.strategy}
+    overwrite, strategy = work.settings.overwrite, work.settings.strategy
+    maker = {"weights": weights, "request": repr(work.request), "strategy": strategy}
     path = work.output / PROGRESS
     before = load_json(path) if damage(path) is None else {}
     goes_on = {key: before.get(key) for key in maker} == maker
@@ -263,31 +311,34 @@ def _predict(
     with Behind(_export_budget(work, len(case_ids))) as behind, _bar(work, case_ids) as bar:
         for case in bar:
             try:
-                probabilities, record = _predict_case(network, work, case)
+                label, kept, record = _settle_case(network, work, case)
             except NnunetlikeError as error:
                 errors[case] = named(error, case)
                 logger.warning("%s", errors[case])
                 continue
-            destination = Destination(path=work.files(case)[0], save_npz=work.save_npz)
             behind.submit(
-                case, export_probabilities, probabilities, record, settings, destination,
-                cost=export_bytes(probabilities, record),
+                case, export_settled, label, kept, record, settings, work.destination(case),
+                cost=export_bytes(record, settings, kept),
             )  # fmt: skip
             behind.raise_if_pointless()
     behind.raise_if_pointless()
     return errors | behind.errors
 
 
-def _predict_case(
+def _settle_case(
     network: nn.Module, work: _Work, case: str
-) -> tuple[npt.NDArray[np.float32], CaseRecord]:
+) -> tuple[LabelMap, Spilled | None, CaseRecord]:
+    """Return the labels of a case, its probabilities where they are to be saved, and its record."""
     record = work.store.record(case)
     image = np.array(work.store.load(case)[:-1], np.float32)
     if work.previous is not None:
         known = work.previous.load(case, image.shape[1:])
         image = np.concatenate([image, one_hot(known, work.plans.classes)])
-    strategy = STRATEGIES.get(work.strategy)
-    return predict_image(strategy, network, image, work.request), record
+    shape = (cast(int, network.classes), *image.shape[1:])
+    target = LabelWithinBox(shape, record, ExportSettings.of(work.plans))
+    kept = keep(work.destination(case), shape)
+    slabs = predict_slabs(STRATEGIES.get(work.settings.strategy), network, image, work.request)
+    return settled(slabs, target, kept, device=work.request.device.type), kept, record
 
 
 def _export_budget(work: _Work, cases: int) -> Budget:
@@ -346,22 +397,3 @@ def _facts_of(work: _Work, case_id: str) -> VideoFacts:
             "task again"
         )
     return facts
-
-
-def _save_arguments(
-    output: Path, *, step_size: float, mirror: bool, gaussian: bool, save_npz: bool, overwrite: bool
-) -> None:
-    """Write `validation_args.json` as nnU-Net v1 does."""
-    content = {
-        "do_mirroring": mirror,
-        "use_sliding_window": True,
-        "step_size": step_size,
-        "save_softmax": save_npz,
-        "use_gaussian": gaussian,
-        "overwrite": overwrite,
-        "validation_folder_name": output.name,
-        "debug": False,
-        "all_in_gpu": False,
-        "segmentation_export_kwargs": None,
-    }
-    save_json(content, output / "validation_args.json", sort_keys=True)

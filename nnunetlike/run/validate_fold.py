@@ -11,7 +11,7 @@ from torch import nn
 
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.inference.predict import require_room_for_probabilities
-from nnunetlike.inference.validate import validate
+from nnunetlike.inference.validate import ValidationSettings, validate
 from nnunetlike.postprocessing.determine import determine_postprocessing
 from nnunetlike.run.fold import Fold, copy_references
 from nnunetlike.training.runtime import Runtime, prediction_dtype
@@ -39,13 +39,15 @@ def validate_fold(fold: Fold, network: nn.Module, runtime: Runtime) -> dict[str,
         fold.split.val,
         fold.references,
         output,
+        ValidationSettings(
+            device=runtime.device,
+            save_npz=run.save_npz,
+            overwrite=run.overwrite_validation,
+            autocast=prediction_dtype(runtime.device, runtime.precision),
+            strategy=run.recipe.network.strategy,
+        ),
         task=run.task,
         name=f"{run.recipe.name} val tiled True",
-        device=runtime.device,
-        save_npz=run.save_npz,
-        overwrite=run.overwrite_validation,
-        autocast=prediction_dtype(runtime.device, runtime.precision),
-        strategy=run.recipe.network.strategy,
         team=runtime,
         previous=fold.previous,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from nnunetlike.inference.export import (
     Destination,
     ExportSettings,
     export_label,
-    export_probabilities,
 )
 
 Row = dict[str, Any]
@@ -36,7 +36,9 @@ def _settings(kwargs: Row) -> ExportSettings:
 
 
 @pytest.mark.parametrize("case", ["e0", "e1", "e2", "e3", "e4"])
-def test_label_files_are_v1s(golden: Path, tmp_path: Path, case: str) -> None:
+def test_label_files_are_v1s(
+    golden: Path, tmp_path: Path, case: str, export_probabilities: Callable[..., None]
+) -> None:
     arrays = np.load(golden / "arrays" / "export.npz")
     probabilities = arrays[f"{case}_softmax"]
     for row in (r for r in _rows(golden, case) if r.get("written")):

@@ -16,9 +16,9 @@ import torch
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.core.serialization import save_json
+from nnunetlike.inference.averaging import mean_over_folds
 from nnunetlike.inference.export import ExportSettings
 from nnunetlike.inference.model_bundle import load_bundle
-from nnunetlike.inference.predict import predict_case
 from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.networks.model_files import load_model_file
 from nnunetlike.run.predict import main
@@ -152,12 +152,12 @@ def test_probabilities_of_folds_are_averaged(model: Path) -> None:
     torch.save(content, path)
     image = np.random.default_rng(0).normal(size=(1, 2, 48, 48)).astype(np.float32)
     settings = PredictionSettings(device=CPU, mirror=False)
-    single = [predict_case(load_bundle(model, [fold]), image, settings) for fold in (0, 1)]
+    single = [mean_over_folds(load_bundle(model, [fold]), image, settings) for fold in (0, 1)]
     bundle = load_bundle(model)
     assert bundle.folds == ("fold_0", "fold_1")
     assert np.abs(single[0] - single[1]).max() > 1e-3
     for _ in range(2):  # weights are swapped back for the next image
-        found = predict_case(bundle, image, settings)
+        found = mean_over_folds(bundle, image, settings)
         assert found == pytest.approx((single[0] + single[1]) / 2, abs=1e-6)
 
 

@@ -37,7 +37,7 @@ TRAPS = """
 import os, signal
 from pathlib import Path
 from nnunetlike.data import store
-from nnunetlike.inference import predict, remote
+from nnunetlike.inference import case_prediction, remote
 
 FOLDER = Path(__file__).parent
 
@@ -56,18 +56,18 @@ def write_or_die(self, case_id, data, record, write=store.CaseStore.write):
         die_once(f"{self.folder.name}_{case_id}")
     write(self, case_id, data, record)
 
-def predict_or_die(bundle, image, settings, predict_case=predict.predict_case):
+def predict_or_die(*arguments, settle_case=case_prediction.settle_case):
     note("predicted")
     if len((FOLDER / "predicted").read_text().split()) == 3:
         die_once("prediction")
-    return predict_case(bundle, image, settings)
+    return settle_case(*arguments)
 
 def load_and_note(self, load=remote.ModelSource.load):
     note("loaded")
     return load(self)
 
 store.CaseStore.write = write_or_die
-predict.predict_case = predict_or_die
+case_prediction.settle_case = predict_or_die
 remote.ModelSource.load = load_and_note
 """
 pytestmark = pytest.mark.slow

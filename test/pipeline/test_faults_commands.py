@@ -54,8 +54,8 @@ def command(module: str, words: Sequence[str], **settings: str) -> subprocess.Co
 # Reading of a third image says that it has begun, and takes long.
 SLOW_THIRD = """
 import sys, time, pathlib
-from nnunetlike.inference import cases, predict
-predict.available_cores = lambda: 2
+from nnunetlike.inference import case_prediction, cases
+case_prediction.available_cores = lambda: 2
 prepare = cases.PrepareCase.__call__
 def wait(self, case):
     if case.case_id == "c":

@@ -184,7 +184,7 @@ def test_the_traceback_of_the_process_that_failed_is_told_last(
 def test_a_process_killed_in_validation_costs_its_case_only(
     tiny_task: Path, faulty_run: Callable[..., Ended]
 ) -> None:
-    at = "nnunetlike.inference.validate:predict_image"
+    at = "nnunetlike.inference.validate:predict_slabs"
     words = [word.replace("--epochs=2", "--epochs=1") for word in TRAINING]
     ended = faulty_run(KILL, at=at, call=1, words=words)
     assert ended.code == 4 and ended.after_s < END_S

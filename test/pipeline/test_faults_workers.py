@@ -30,11 +30,11 @@ from nnunetlike.core.errors import ResourceError, WorkerBugError, WorkerError
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore
 from nnunetlike.evaluation import evaluator
-from nnunetlike.inference import cases, export, predict
+from nnunetlike.inference import case_prediction, cases, export
 from nnunetlike.inference.model_bundle import ModelBundle
 from nnunetlike.inference.predict import predict_folder
 from nnunetlike.inference.settings import PredictionSettings
-from nnunetlike.inference.validate import PROGRESS, validate
+from nnunetlike.inference.validate import PROGRESS, ValidationSettings, validate
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing import pipeline
 from nnunetlike.preprocessing.preprocessor import Preprocessor
@@ -57,7 +57,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fork workers, two at a time; no test hangs or leaves a process behind."""
     monkeypatch.setenv("nnUNet_start_method", "fork")
     monkeypatch.setattr(parallel, "available_cores", lambda: 2)
-    monkeypatch.setattr(predict, "available_cores", lambda: 2)
+    monkeypatch.setattr(case_prediction, "available_cores", lambda: 2)
     before = {process.pid for process in multiprocessing.active_children()}
     begin = time.monotonic()
     yield
@@ -384,8 +384,10 @@ def guess(network: nn.Module, image: np.ndarray, request: object) -> np.ndarray:
 @pytest.fixture
 def bundle(tmp_path: Path, tiny_plans: Callable[[int], Plans]) -> ModelBundle:
     """A model that needs no training."""
+    network = nn.Identity()
+    network.classes = 3  # type: ignore[assignment]
     return Untrained(
-        folder=tmp_path / "model", plans=tiny_plans(3), stage=0, network=nn.Identity(),
+        folder=tmp_path / "model", plans=tiny_plans(3), stage=0, network=network,
         strategy=guess, checkpoints=(tmp_path / "model" / "fold_0" / "x.model",), weights=({},),
     )  # fmt: skip
 
@@ -533,8 +535,9 @@ def validation(tiny_task: Path, tiny_plans: Callable[[int], Plans]) -> Callable[
         network.classes, network.deep_supervision = 3, True  # type: ignore[assignment]
         validate(
             network, plans, 0, Watched(store.folder), [f"c_{i}" for i in range(4)],
-            folder / "gt_segmentations", tiny_task / "validation", task="T", name="n",
-            device=torch.device("cpu"), mirror=False, processes=2,
+            folder / "gt_segmentations", tiny_task / "validation",
+            ValidationSettings(device=torch.device("cpu"), mirror=False, processes=2),
+            task="T", name="n",
         )  # fmt: skip
         return predicted
 

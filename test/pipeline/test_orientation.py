@@ -21,7 +21,12 @@ from nnunetlike.data.orientation import AS_STORED, Turn
 from nnunetlike.data.record import CaseRecord
 from nnunetlike.data.store import CaseStore, load_npz
 from nnunetlike.inference.cases import InputCase, PrepareCase
-from nnunetlike.inference.export import Destination, ExportSettings, export_probabilities
+from nnunetlike.inference.export import (
+    Destination,
+    ExportSettings,
+    export_settled,
+    label_within_box,
+)
 from nnunetlike.plans.plans import Plans
 from nnunetlike.plans.v1 import load_plans
 from nnunetlike.preprocessing.preprocessor import Preprocessor
@@ -332,7 +337,8 @@ def assert_a_validation_lies_on_the_case(task: Path, store: CaseStore, case_id: 
     probabilities = np.stack([data <= 0, data == 1]).astype(np.float32)
     path = task / f"{case_id}.nii.gz"
     settings = ExportSettings.of(plans)
-    export_probabilities(probabilities, record, settings, Destination(path=path))
+    label = label_within_box(probabilities, record, settings)
+    export_settled(label, None, record, settings, Destination(path=path))
     reference = task / "gt_segmentations" / f"{case_id}.nii.gz"
     found, truth = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (path, reference))
     assert found.shape == truth.shape and (found == truth).mean() > 0.99

@@ -21,11 +21,12 @@ from nnunetlike.core.serialization import load_json
 from nnunetlike.core.team import Alone, Team
 from nnunetlike.data.store import CaseStore
 from nnunetlike.inference import validate as module
-from nnunetlike.inference.validate import PROGRESS, validate
+from nnunetlike.inference.validate import PROGRESS, ValidationSettings, validate
 from nnunetlike.plans.plans import Plans
 
 HANG_S = 300
 CASES = [f"c_{i}" for i in range(5)]
+SETTINGS = ValidationSettings(device=torch.device("cpu"), processes=0, save_npz=True)
 
 
 class Threads:
@@ -70,25 +71,22 @@ class Validation:
         self.network.classes, self.network.deep_supervision = 3, True  # type: ignore[assignment]
         self.loaded: list[str] = []
 
-    def run(self, team: Team, **options: Any) -> dict[str, Any]:
+    def run(self, team: Team, refused: str = "") -> dict[str, Any]:
         network = copy.deepcopy(self.network)
-        store = Watched(
-            self.folder / self.plans.stage_folder(0), self.loaded, options.pop("refused", "")
-        )
+        store = Watched(self.folder / self.plans.stage_folder(0), self.loaded, refused)
         return validate(
             network, self.plans, 0, store, CASES, self.folder / "gt_segmentations", self.output,
-            task="T", name="n", device=torch.device("cpu"), processes=0, team=team,
-            **{"save_npz": True, **options},
+            SETTINGS, task="T", name="n", team=team,
         )  # fmt: skip
 
-    def together(self, size: int, **options: Any) -> list[dict[str, Any] | NnunetlikeError]:
+    def together(self, size: int, refused: str = "") -> list[dict[str, Any] | NnunetlikeError]:
         """Return what each thread returned or raised; one that raises breaks the others' wait."""
         self.loaded.clear()
         barrier = threading.Barrier(size)
 
         def member(rank: int) -> dict[str, Any] | NnunetlikeError:
             try:
-                return self.run(Threads(rank, size, barrier), **options)
+                return self.run(Threads(rank, size, barrier), refused)
             except NnunetlikeError as error:
                 barrier.abort()
                 return error
@@ -170,14 +168,14 @@ def test_a_case_that_cannot_be_read_is_told_after_all_others_are_written(
 def test_failed_exports_are_raised_where_they_were_when_all_others_are_written(
     validation: Validation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = module.export_probabilities
+    export = module.export_settled
 
-    def broken(probabilities: Any, record: Any, settings: Any, destination: Any) -> None:
+    def broken(label: Any, kept: Any, record: Any, settings: Any, destination: Any) -> None:
         if destination.path.name == "c_1.nii.gz":
             raise DataError("its geometry is odd")
-        export(probabilities, record, settings, destination)
+        export(label, kept, record, settings, destination)
 
-    monkeypatch.setattr(module, "export_probabilities", broken)
+    monkeypatch.setattr(module, "export_settled", broken)
     first, second = validation.together(2)
     assert str(second) == "1 of 5 cases failed, the others are done:\n  c_1: its geometry is odd"
     assert str(first) == "another process failed"
@@ -217,7 +215,7 @@ import torch
 from torch import nn
 from nnunetlike.core.errors import NnunetlikeError, ResourceError
 from nnunetlike.data.store import CaseStore
-from nnunetlike.inference.validate import validate
+from nnunetlike.inference.validate import ValidationSettings, validate
 
 class Processes:
     def __init__(self, rank, barrier):
@@ -243,8 +241,8 @@ def member(rank, barrier, weights, plans, store, references, output):
     try:
         validate(
             network, plans, 0, Deadly(store), [f"c_{i}" for i in range(5)], references, output,
-            task="T", name="n", device=torch.device("cpu"), processes=0, save_npz=True,
-            team=Processes(rank, barrier),
+            ValidationSettings(device=torch.device("cpu"), processes=0, save_npz=True),
+            task="T", name="n", team=Processes(rank, barrier),
         )
     except NnunetlikeError as error:
         (output / f"rank_{rank}.txt").write_text(str(error))

@@ -20,8 +20,8 @@ from PIL import Image
 from nnunetlike.core.serialization import load_pickle
 from nnunetlike.data.films import read_film
 from nnunetlike.data.record import CaseRecord
+from nnunetlike.inference.averaging import mean_over_folds
 from nnunetlike.inference.model_bundle import load_bundle
-from nnunetlike.inference.predict import predict_case
 from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.networks import NetworkTask
 from nnunetlike.networks.gdkvm import GDKVMSpec
@@ -173,9 +173,9 @@ def test_both_directions_are_averaged(home: Path) -> None:
         / "nnUNetData_plans_v2.1_video2D_stage0" / "patient0000_4CH.npz"
     )["data"][:-1]  # fmt: skip
     settings = PredictionSettings(device=torch.device("cpu"))
-    forward = predict_case(bundle, case, settings)
-    backward = predict_case(bundle, np.ascontiguousarray(case[:, ::-1]), settings)[:, ::-1]
-    both = predict_case(
+    forward = mean_over_folds(bundle, case, settings)
+    backward = mean_over_folds(bundle, np.ascontiguousarray(case[:, ::-1]), settings)[:, ::-1]
+    both = mean_over_folds(
         bundle, case, PredictionSettings(device=torch.device("cpu"), bidirectional=True)
     )
     np.testing.assert_allclose(both, (forward + backward) / 2, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,43 @@ class Strategy(Protocol):
     ) -> npt.NDArray[np.float32]:
         """Return probabilities (K, D, H, W)."""
         ...
+
+
+class Slabs(Protocol):
+    """A way to predict an image that finishes its first slices before it sees the last.
+
+    Contract: gives the result of a `Strategy` in slabs (K, d, H, W) that follow one another along D
+    and make up the image; they are the caller's to keep. `whole` asks for a single one.
+    """
+
+    def __call__(
+        self, network: nn.Module, image: FloatArray, request: Request, *, whole: bool
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the slabs."""
+        ...
+
+
+@dataclass(frozen=True)
+class SlabStrategy:
+    """A strategy that can give its result in slabs, as well as at once."""
+
+    slabs: Slabs
+
+    def __call__(
+        self, network: nn.Module, image: FloatArray, request: Request
+    ) -> npt.NDArray[np.float32]:
+        """Return probabilities (K, D, H, W)."""
+        (result,) = self.slabs(network, image, request, whole=True)
+        return result
+
+
+def slabs_of(
+    strategy: Strategy, network: nn.Module, image: FloatArray, request: Request
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Return what a strategy gives, in slabs where it can; see `Slabs`."""
+    if isinstance(strategy, SlabStrategy):
+        return strategy.slabs(network, image, request, whole=False)
+    return iter([strategy(network, image, request)])
 
 
 STRATEGIES: Registry[Strategy] = Registry("inference strategy", "nnunetlike.inference.strategies")

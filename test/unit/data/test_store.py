@@ -164,6 +164,13 @@ def test_a_packed_array_that_another_follows_in_its_place_is_named(tmp_path: Pat
         load_npz(tmp_path / "c.npz")
 
 
+def test_an_npz_written_in_parts_holds_the_array(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((3, 4, 5)).astype(np.float16)
+    store_module.save_npz_in_parts(tmp_path / "a.npz", "x", array.shape, np.float16, iter(array))
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["x"].dtype == np.float16 and np.array_equal(found["x"], array)
+
+
 def test_a_truncated_npz_is_named(store: CaseStore) -> None:
     path = store.folder / "b.npz"
     path.write_bytes(path.read_bytes()[:-40])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from nnunetlike.inference.export import (
     ExportSettings,
     companion,
     export_label,
-    export_probabilities,
     geometry_of,
 )
 
@@ -50,7 +50,9 @@ def _written(path: Path) -> np.ndarray:
     return np.asarray(format_of(path).read_label(path)[0])
 
 
-def test_network_axes_return_to_the_axes_of_the_file(tmp_path: Path) -> None:
+def test_network_axes_return_to_the_axes_of_the_file(
+    tmp_path: Path, export_probabilities: Callable[..., None]
+) -> None:
     label = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
     settings = ExportSettings(transpose_backward=(1, 2, 0))
     seen = label.transpose(2, 0, 1)  # transpose_forward
@@ -61,7 +63,9 @@ def test_network_axes_return_to_the_axes_of_the_file(tmp_path: Path) -> None:
     assert np.array_equal(_written(path), label)
 
 
-def test_a_cropped_case_returns_to_its_box(tmp_path: Path) -> None:
+def test_a_cropped_case_returns_to_its_box(
+    tmp_path: Path, export_probabilities: Callable[..., None]
+) -> None:
     record = replace(
         _record((4, 5, 6)), crop_box=((1, 3), (2, 5), (0, 6)), size_after_cropping=(2, 3, 6)
     )
@@ -93,7 +97,9 @@ def test_the_source_spacing_decides_before_the_networks() -> None:
     assert ExportSettings(transpose_backward=(0, 1, 2)).axis(record) == 1
 
 
-def test_more_than_256_classes_are_written_with_16_bits(tmp_path: Path) -> None:
+def test_more_than_256_classes_are_written_with_16_bits(
+    tmp_path: Path, export_probabilities: Callable[..., None]
+) -> None:
     label = np.arange(300).reshape(3, 10, 10)
     path = tmp_path / "case.nii.gz"
     export_probabilities(
@@ -103,7 +109,9 @@ def test_more_than_256_classes_are_written_with_16_bits(tmp_path: Path) -> None:
     assert np.array_equal(_written(path), label)
 
 
-def test_probabilities_are_saved_with_the_properties(tmp_path: Path) -> None:
+def test_probabilities_are_saved_with_the_properties(
+    tmp_path: Path, export_probabilities: Callable[..., None]
+) -> None:
     regions = ExportSettings(regions=(1, 2))
     path = tmp_path / "case.v1.nii.gz"
     probabilities = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
@@ -130,7 +138,9 @@ def test_postprocessing_is_applied_before_the_file_appears(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("permuted", [False, True])
-def test_memory_of_an_export_does_not_grow_with_the_classes(tmp_path: Path, permuted: bool) -> None:
+def test_memory_of_an_export_does_not_grow_with_the_classes(
+    tmp_path: Path, permuted: bool, export_probabilities: Callable[..., None]
+) -> None:
     settings = ExportSettings(transpose_backward=(1, 2, 0) if permuted else (0, 1, 2))
 
     def peak(classes: int) -> int:

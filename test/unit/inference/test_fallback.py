@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetlike.core.errors import ResourceError
-from nnunetlike.inference.fallback import predict_image
+from nnunetlike.inference.fallback import predict_image, predict_slabs
 from nnunetlike.inference.strategies import Request
 from nnunetlike.inference.strategies.sliding_window import sliding_window
 
@@ -69,3 +69,28 @@ def test_another_error_is_raised_as_it_is_and_not_tried_again() -> None:
     with pytest.raises(RuntimeError, match=r"^x$"):
         predict_image(sliding_window, network, IMAGE, REQUEST)
     assert network.calls == 1
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3])
+def test_slabs_go_on_where_they_were_when_the_memory_ran_out(calls: int) -> None:
+    image = np.random.default_rng(0).normal(size=(1, 14, 8, 8)).astype(np.float32)
+    expected = predict_image(sliding_window, Stub(), image, REQUEST)
+
+    class Later(Stub):
+        def forward(self, image: Tensor) -> Tensor:
+            if self.calls < calls:
+                self.calls += 1
+                return torch.cat([image, -image], dim=1)
+            return super().forward(image)
+
+    network = Later(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    slabs = list(predict_slabs(sliding_window, network, image, REQUEST))
+    assert len(slabs) > 3 and not network.errors
+    assert np.array_equal(np.concatenate(slabs, 1), expected)
+
+
+def test_slabs_of_a_device_that_is_too_small_are_an_error_with_a_way_out() -> None:
+    network = Stub(*(torch.cuda.OutOfMemoryError() for _ in range(9)))
+    with pytest.raises(ResourceError, match=r"window of \(4, 8, 8\) voxels.*--device cpu"):
+        list(predict_slabs(sliding_window, network, IMAGE, REQUEST))
+    assert network.calls == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunetlike.inference.strategies import STRATEGIES, Request
+from nnunetlike.inference.strategies import STRATEGIES, Request, slabs_of
 
 CPU = torch.device("cpu")
 predict = STRATEGIES.get("sliding_window")
@@ -121,3 +121,80 @@ def test_autocast_computes_in_the_type_asked_for() -> None:
     found = predict(Convolution().eval(), _image(1, 8, 8, 8), request)
     assert kinds == [torch.bfloat16]
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("mirror", [(), (0, 1)])
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [
+        ((29, 11, 9), (8, 8, 8)),
+        ((5, 19, 13), (8, 8, 8)),
+        ((7, 11, 13), (8, 8)),
+        ((8, 9, 9), (8,) * 3),
+    ],
+)
+def test_slabs_put_together_are_the_whole_bit_for_bit(
+    shape: tuple[int, ...], patch: tuple[int, ...], mirror: tuple[int, ...]
+) -> None:
+    image = _image(1, *shape)
+    request = Request(patch_size=patch, device=CPU, mirror_axes=mirror)
+    slabs = list(slabs_of(predict, Slanted(), image, request))
+    assert np.array_equal(np.concatenate(slabs, 1), predict(Slanted(), image, request))
+
+
+def test_a_slab_comes_as_soon_as_no_further_window_reaches_it() -> None:
+    seen = []
+
+    class Counting(Pointwise):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append(1)
+            return super().forward(image)
+
+    image = _image(1, 16, 8, 8)
+    slabs = slabs_of(predict, Counting(), image, Request(patch_size=(8, 8, 8), device=CPU))
+    after = [(slab.shape[1], len(seen)) for slab in slabs]  # windows at 0, 4 and 8
+    assert after == [(4, 1), (4, 2), (8, 3)]
+
+
+def test_sums_are_held_of_as_many_slices_as_a_window_is_deep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shapes = []
+    zeros = torch.zeros
+
+    def noted(shape: tuple[int, ...], **words: object) -> Tensor:
+        shapes.append(tuple(shape))
+        return zeros(shape, **words)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(torch, "zeros", noted)
+    image = _image(1, 50, 9, 10)
+    for _ in slabs_of(predict, Ones(), image, Request(patch_size=(8, 8, 8), device=CPU)):
+        pass
+    assert shapes == [(2, 8, 9, 10)]
+
+
+class Ones(nn.Module):
+    """Answers with the same array each time."""
+
+    classes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer = torch.ones(1, 2, 8, 8, 8)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.answer.expand(len(image), *self.answer.shape[1:])
+
+
+@pytest.mark.parametrize("mirror", [(), (0,)])
+def test_what_a_network_gives_is_not_written_into(mirror: tuple[int, ...]) -> None:
+    network = Ones()
+    request = Request(patch_size=(8, 8, 8), device=CPU, mirror_axes=mirror, logits=True)
+    predict(network, _image(1, 8, 8, 12), request)
+    assert torch.equal(network.answer, torch.ones(1, 2, 8, 8, 8))
+
+
+def test_between_slabs_torch_is_as_the_caller_left_it() -> None:
+    request = Request(patch_size=(8, 8, 8), device=CPU, autocast=torch.bfloat16)
+    for _ in slabs_of(predict, Pointwise(), _image(1, 20, 8, 8), request):
+        assert not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from nnunetlike.core.errors import DataError
 from nnunetlike.data.record import CaseRecord
-from nnunetlike.inference import predict
+from nnunetlike.inference import averaging
+from nnunetlike.inference.averaging import mean_over_folds
 from nnunetlike.inference.export import (
     ExportSettings,
     label_within_box,
     probabilities_within_box,
 )
 from nnunetlike.inference.model_bundle import ModelBundle, load_bundle
-from nnunetlike.inference.predict import predict_case
 from nnunetlike.inference.settings import PredictionSettings
 from nnunetlike.inference.strategies import Request
 from nnunetlike.inference.strategies.sliding_window import sliding_window
@@ -69,11 +69,11 @@ def test_the_axes_that_training_mirrored_are_mirrored(
         asked.append(request)
         return np.zeros((2, *image.shape[1:]), np.float32)
 
-    monkeypatch.setattr(predict, "predict_image", record)
+    monkeypatch.setattr(averaging, "predict_image", record)
     bundle = load_bundle(write(inference_allowed_mirroring_axes=axes))
     for mirror in (True, False):
         image = np.zeros((1, 4, 8, 8), np.float32)
-        predict_case(bundle, image, PredictionSettings(device=CPU, mirror=mirror))
+        mean_over_folds(bundle, image, PredictionSettings(device=CPU, mirror=mirror))
     assert [request.mirror_axes for request in asked] == [mirrored, ()]
     assert all(request.logits for request in asked)
 
@@ -90,7 +90,7 @@ def test_logits_of_folds_are_averaged_and_become_probabilities_last(
     bundle = load_bundle(folder)
     assert bundle.folds == ("fold_0", "fold_1") and len(bundle.weights) == 2
     image = np.full((1, 4, 8, 8), 0.5, np.float32)
-    found = predict_case(bundle, image, PredictionSettings(device=CPU))
+    found = mean_over_folds(bundle, image, PredictionSettings(device=CPU))
     assert np.allclose(found[0], 0) and np.allclose(found[1], (2 + 4) / 2 * 0.5)
     probabilities = probabilities_within_box(found, _record(), ExportSettings.of(bundle.plans))
     assert np.allclose(probabilities[1], 1 / (1 + np.exp(-1.5)), atol=1e-6)
