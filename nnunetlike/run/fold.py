@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nnunetlike.core import paths
 from nnunetlike.core.disk import require_space
-from nnunetlike.core.errors import DataError, UsageError
+from nnunetlike.core.errors import DataError
 from nnunetlike.core.folders import visible_files
 from nnunetlike.core.intact import unpacked_size
 from nnunetlike.core.parallel import default_processes, process_map
@@ -33,10 +33,10 @@ from nnunetlike.networks.model_files import describe_network
 from nnunetlike.networks.transfer import LEAST_SHARE
 from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.v1 import load_plans, plans_to_v1
+from nnunetlike.run.trainer_use import require_data_of_its_kind, require_patches_alone
 from nnunetlike.training.batch_share import BatchShare, share_of_batch, split_batch
 from nnunetlike.training.compiling import Wish
 from nnunetlike.training.recipe import TrainerRecipe
-from nnunetlike.training.recipes import TRAINERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +214,8 @@ def resolve(run: FoldRun, team: Team = ALONE) -> Fold:
         UsageError: the configuration does not exist for this task, or not yet.
         DataError: plans or preprocessed cases are missing; all missing cases are named.
     """
-    _require_data_of_its_kind(run)
-    _require_patches_alone(run)
+    require_data_of_its_kind(run.recipe, run.configuration)
+    require_patches_alone(run.recipe, run.augment_on)
     plans_file = paths.plans_file(run.task, run.configuration, run.plans_identifier)
     plans = load_plans(plans_file)
     number = plans.stage_number(run.configuration)
@@ -255,55 +255,6 @@ def _previous_stage(run: FoldRun) -> PreviousStage | None:
         return None
     model = paths.model_folder(paths.LOW, run.task, trainer, run.plans_identifier)
     return PreviousStage(model / FOLDER)
-
-
-def _require_data_of_its_kind(run: FoldRun) -> None:
-    """Do nothing if the trainer is one of the configuration: of images, videos, or a cascade.
-
-    Raises:
-        UsageError: it is not.
-    """
-    is_cascade = run.configuration == paths.CASCADE
-    if is_cascade and run.recipe.previous_trainer is None:
-        raise UsageError(
-            f"{run.recipe.name} does not take what {paths.LOW} has found; train {paths.CASCADE} "
-            "with nnUNetTrainerV2CascadeFullRes or nnUNetPlusPlusTrainerV2CascadeFullRes"
-        )
-    if run.recipe.previous_trainer is not None and not is_cascade:
-        raise UsageError(
-            f"{run.recipe.name} is the second stage of a cascade; train {paths.CASCADE} with it"
-        )
-    for_videos = run.recipe.source == "clips"
-    if for_videos == (run.configuration == paths.VIDEO):
-        return
-    others = ", ".join(
-        n for n in TRAINERS.names() if (TRAINERS.get(n).source == "clips") != for_videos
-    )
-    raise UsageError(
-        f"{run.recipe.name} is a trainer of {'videos' if for_videos else 'images'}, and "
-        f"{run.configuration} has {'images' if for_videos else 'videos'}; "
-        + (f"train {paths.VIDEO} with it, or use {others}" if for_videos else f"use {others}")
-    )
-
-
-def _require_patches_alone(run: FoldRun) -> None:
-    """Do nothing if the device can augment what this run trains on.
-
-    Raises:
-        UsageError: these are clips, or hold what the low resolution of a cascade has found.
-    """
-    if run.augment_on == "cpu":
-        return
-    if run.recipe.source == "clips":
-        what = "clips of videos"
-    elif run.recipe.previous_trainer is not None:
-        what = "what the low resolution of a cascade has found"
-    else:
-        return
-    raise UsageError(
-        f"--augment_on device cannot augment {what}, on which {run.recipe.name} trains; leave it "
-        "out, or give --augment_on cpu"
-    )
 
 
 def _notes_on_batch(planned: int, sizes: Sequence[int], *, shared: bool) -> Iterator[str]:
