@@ -42,11 +42,11 @@ def test_a_variable_that_is_not_looked_at_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("nnUNet_raw", "/elsewhere")
-    monkeypatch.setenv("nnUNet_compile", "f")
+    monkeypatch.setenv("nnUNet_keep_files_open", "f")
     monkeypatch.setenv("nnUNet_def_n_proc", "3")
     out = said(capsys)
     assert "nnUNet_raw='/elsewhere' is not looked at, since nnUNet_raw_data_base is set" in out
-    assert "nnUNet_compile='f' is set, but nothing here reads it" in out
+    assert "nnUNet_keep_files_open='f' is set, but nothing here reads it" in out
     assert "nnUNet_def_n_proc='3'" in out
 
 
