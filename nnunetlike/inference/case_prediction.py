@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -114,6 +114,7 @@ def predict_cases(
     writing = Budget(min(settings.export_processes, cores, len(cases)), reading.memory)
     prepare = PrepareCase(bundle.plans, bundle.stage)
     with (
+        ExitStack() as left,  # what a worker that died has not removed
         Behind(writing) as behind,
         closing(ahead(prepare, cases, budget=reading, costs=costs)) as prepared,
         tqdm(total=len(cases), desc="predicting", unit="case", disable=None) as bar,
@@ -127,6 +128,8 @@ def predict_cases(
                 errors[case.case_id] = named(error, case.case_id)
                 logger.warning("%s", errors[case.case_id])
             else:
+                if found.kept is not None:
+                    left.callback(found.kept.remove)
                 _export(behind, found, bundle, settings, case.case_id)
             bar.update()
             behind.raise_if_pointless()

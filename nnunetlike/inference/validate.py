@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -308,7 +308,11 @@ def _predict(
     """Predict and write; return the errors of cases that could not be written."""
     settings = ExportSettings.of(work.plans)
     errors: dict[str, NnunetlikeError] = {}
-    with Behind(_export_budget(work, len(case_ids))) as behind, _bar(work, case_ids) as bar:
+    with (
+        ExitStack() as left,  # what a worker that died has not removed
+        Behind(_export_budget(work, len(case_ids))) as behind,
+        _bar(work, case_ids) as bar,
+    ):
         for case in bar:
             try:
                 label, kept, record = _settle_case(network, work, case)
@@ -316,6 +320,8 @@ def _predict(
                 errors[case] = named(error, case)
                 logger.warning("%s", errors[case])
                 continue
+            if kept is not None:
+                left.callback(kept.remove)
             behind.submit(
                 case, export_settled, label, kept, record, settings, work.destination(case),
                 cost=export_bytes(record, settings, kept),

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -455,6 +455,15 @@ def test_a_killed_worker_of_a_prediction_costs_nothing(
     request.getfixturevalue(where)("b", once(kill, tmp_path / "marker"))
     assert len(predict_folder(bundle, images, tmp_path / "out", settings())) == 4
     assert (tmp_path / "marker").exists() and written(tmp_path / "out") == set(CASES)
+
+
+def test_killed_exporters_leave_no_probabilities_in_hand(
+    bundle: ModelBundle, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_save_probabilities", lambda *_: kill())
+    with pytest.raises(WorkerError, match="4 of 4 cases failed"):
+        predict_folder(bundle, images, tmp_path / "out", replace(settings(), save_npz=True))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"prediction_time.txt"}
 
 
 @pytest.mark.parametrize("where", ["break_export", "break_reading"])
