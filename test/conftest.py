@@ -30,7 +30,9 @@ from nnunetlike.plans.plans import Plans, StagePlan
 from nnunetlike.plans.topology import Topology
 from nnunetlike.run.plan_and_preprocess import main as plan_and_preprocess
 
-settings.register_profile("repeatable", derandomize=True)  # of tools/check.sh
+settings.register_profile("search", deadline=None)  # machines are busy, and first calls compile
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # of tools/check.sh
+settings.load_profile("search")
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 VIDEO_TASK = "Task950_Ventricles"

@@ -16,6 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from nnunetlike.core.errors import DataError, NnunetlikeError, WorkerError
+from nnunetlike.core.heap import freed_memory_kept
 from nnunetlike.core.intact import damage
 from nnunetlike.core.parallel import (
     SHARE_OF_FREE,
@@ -52,7 +53,8 @@ from nnunetlike.inference.fallback import predict_slabs
 from nnunetlike.inference.spill import Spilled
 from nnunetlike.inference.strategies import STRATEGIES, Request
 from nnunetlike.inference.streaming import settled
-from nnunetlike.plans.plans import Plans, StagePlan
+from nnunetlike.inference.validation_settings import ValidationSettings
+from nnunetlike.plans.plans import Plans
 
 logger = logging.getLogger(__name__)
 PROGRESS = "in_progress.json"
@@ -60,68 +62,6 @@ PROGRESS = "in_progress.json"
 
 TO_PREDICT = "to_predict"
 """Key of the cases that were missing when the validation began."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidationSettings:
-    """How a fold is validated."""
-
-    device: torch.device
-    """Where the network lies."""
-
-    step_size: float = 0.5
-    """Distance of windows as a share of the patch."""
-
-    mirror: bool = True
-    """Average over mirrored views; never done with videos."""
-
-    gaussian: bool = True
-    """Weigh the middle of windows more."""
-
-    save_npz: bool = False
-    """Also keep probabilities."""
-
-    overwrite: bool = True
-    """Predict cases again whose prediction is of an earlier, completed validation."""
-
-    processes: int | None = None
-    """Workers for export and evaluation; None takes v1's default, 0 works here."""
-
-    autocast: torch.dtype | None = None
-    """Type to compute in; None computes in float32."""
-
-    strategy: str = "sliding_window"
-    """Name of the way to predict."""
-
-    def request(self, plan: StagePlan) -> Request:
-        """Return how an image of a stage is predicted."""
-        return Request(
-            patch_size=plan.patch_size,
-            device=self.device,
-            step_size=self.step_size,
-            gaussian=self.gaussian,
-            mirror_axes=tuple(range(plan.dimension)) if self._mirrors(plan) else (),
-            autocast=self.autocast,
-        )
-
-    def save(self, plan: StagePlan, output: Path) -> None:
-        """Write `validation_args.json` as nnU-Net v1 does."""
-        content = {
-            "do_mirroring": self._mirrors(plan),
-            "use_sliding_window": True,
-            "step_size": self.step_size,
-            "save_softmax": self.save_npz,
-            "use_gaussian": self.gaussian,
-            "overwrite": self.overwrite,
-            "validation_folder_name": output.name,
-            "debug": False,
-            "all_in_gpu": False,
-            "segmentation_export_kwargs": None,
-        }
-        save_json(content, output / "validation_args.json", sort_keys=True)
-
-    def _mirrors(self, plan: StagePlan) -> bool:
-        return self.mirror and plan.video is None
 
 
 def validate(
@@ -264,7 +204,7 @@ def _predict_together(network: nn.Module, work: _Work) -> None:
         NnunetlikeError: cases failed here, or in another process; all others are written.
     """
     todo: list[str] = load_json(work.output / PROGRESS)[TO_PREDICT]
-    with prediction_mode(network):
+    with prediction_mode(network), freed_memory_kept():
         errors = _predict_all(network, work, _own_part(work, todo))
     work.meet("predicted")  # a process that fails before it ends the others
     if errors:

@@ -285,13 +285,11 @@ class _Sketch:
         return result
 
     def _activate_back(self, result: _Tensor) -> _Storage:
-        """Go back through an activation that was written into a view of its input."""
-        gradient, values = result.slot.take(), result.slot.values
-        copies = [self._hold(values)]
-        self._free(gradient)
-        copies += [self._hold(values) for _ in range(3)]
-        self._free(*copies[1:], result.storage)
-        return copies[0]
+        """Go back through an activation that was written over its input."""
+        gradient = result.slot.take()
+        found = self._hold(result.slot.values)
+        self._free(gradient, result.storage)
+        return found
 
     def _normalise_back(
         self, gradient: _Storage, kept: Sequence[_Storage], rows: int, features: int

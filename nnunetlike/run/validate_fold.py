@@ -11,7 +11,8 @@ from torch import nn
 
 from nnunetlike.core.parallel import default_processes
 from nnunetlike.inference.predict import require_room_for_probabilities
-from nnunetlike.inference.validate import ValidationSettings, validate
+from nnunetlike.inference.validate import validate
+from nnunetlike.inference.validation_settings import ValidationSettings
 from nnunetlike.postprocessing.determine import determine_postprocessing
 from nnunetlike.run.fold import Fold, copy_references
 from nnunetlike.training.runtime import Runtime, prediction_dtype

@@ -15,6 +15,7 @@ from nnunetlike.core.serialization import load_json
 from nnunetlike.data.case import CaseFiles
 from nnunetlike.data.store import CaseStore
 from nnunetlike.inference.validate import validate
+from nnunetlike.inference.validation_settings import ValidationSettings
 from nnunetlike.networks.model_files import ModelFile, find_checkpoint, load_model_file
 from nnunetlike.preprocessing.preprocessor import Preprocessor, read_and_crop
 
@@ -65,8 +66,8 @@ def test_summaries_are_v1s(golden: Path, tmp_path: Path, configuration: str) -> 
     expected = load_json(golden / "model" / f"validation_summary_{configuration}.json")
     found = validate(
         network, model.plans, model.stage, store, CASES, tmp_path, output,
-        task="Task071_CTISO", name="nnUNetTrainerV2 val tiled True", device=torch.device("cpu"),
-        save_npz=True, processes=0,
+        ValidationSettings(device=torch.device("cpu"), save_npz=True, processes=0),
+        task="Task071_CTISO", name="nnUNetTrainerV2 val tiled True",
     )  # fmt: skip
     for key in ("name", "task", "author", "description"):
         assert found[key] == expected[key]
@@ -92,8 +93,8 @@ def test_finished_cases_are_left_when_asked_for(golden: Path, tmp_path: Path) ->
         (output / f"{case}.nii.gz").write_bytes((tmp_path / f"{case}.nii.gz").read_bytes())
     found = validate(
         model.build(), model.plans, model.stage, store, CASES, tmp_path, output,
-        task="Task071_CTISO", name="again", device=torch.device("cpu"), overwrite=False,
-        processes=0,
+        ValidationSettings(device=torch.device("cpu"), overwrite=False, processes=0),
+        task="Task071_CTISO", name="again",
     )  # fmt: skip
     assert found["results"]["mean"]["1"]["Dice"] == 1
 

@@ -34,7 +34,8 @@ from nnunetlike.inference import case_prediction, cases, export
 from nnunetlike.inference.model_bundle import ModelBundle
 from nnunetlike.inference.predict import predict_folder
 from nnunetlike.inference.settings import PredictionSettings
-from nnunetlike.inference.validate import PROGRESS, ValidationSettings, validate
+from nnunetlike.inference.validate import PROGRESS, validate
+from nnunetlike.inference.validation_settings import ValidationSettings
 from nnunetlike.plans.plans import Plans
 from nnunetlike.preprocessing import pipeline
 from nnunetlike.preprocessing.preprocessor import Preprocessor
@@ -370,7 +371,9 @@ def test_a_write_that_finds_the_disk_full_ends_preprocessing_with_4(
 class Untrained(ModelBundle):
     """A bundle whose strategy needs no network."""
 
-    def networks(self, device: torch.device) -> Iterator[nn.Module]:
+    def networks(
+        self, device: torch.device, dtype: torch.dtype | None = None, *, compiled: bool = False
+    ) -> Iterator[nn.Module]:
         """Yield the network as it is."""
         yield self.network
 

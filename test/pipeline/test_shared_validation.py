@@ -21,7 +21,8 @@ from nnunetlike.core.serialization import load_json
 from nnunetlike.core.team import Alone, Team
 from nnunetlike.data.store import CaseStore
 from nnunetlike.inference import validate as module
-from nnunetlike.inference.validate import PROGRESS, ValidationSettings, validate
+from nnunetlike.inference.validate import PROGRESS, validate
+from nnunetlike.inference.validation_settings import ValidationSettings
 from nnunetlike.plans.plans import Plans
 
 HANG_S = 300
@@ -215,7 +216,8 @@ import torch
 from torch import nn
 from nnunetlike.core.errors import NnunetlikeError, ResourceError
 from nnunetlike.data.store import CaseStore
-from nnunetlike.inference.validate import ValidationSettings, validate
+from nnunetlike.inference.validate import validate
+from nnunetlike.inference.validation_settings import ValidationSettings
 
 class Processes:
     def __init__(self, rank, barrier):
