@@ -194,9 +194,19 @@ def draw(curves: Sequence[Curve], about: Mapping[str, Any], path: Path) -> None:
             axes.set_title(f"{curve.name}\n{title} ~ x^{exponent:.2f}", fontsize=9)
             axes.set_xlabel(curve.of, fontsize=9)
             axes.set_xticks(x, [f"{value:.3g}" for value in x], fontsize=8)
-            axes.set_yticks(y, [f"{value:.3g}" for value in y], fontsize=8)
+            ticks = _apart(y)
+            axes.set_yticks(ticks, [f"{value:.3g}" for value in ticks], fontsize=8)
             axes.minorticks_off()
             axes.set_ylim(min(y) / 2, max(y) * 2)
             axes.grid(alpha=0.3)
     figure.suptitle(f"{about['processor']}, {about['date']}; dotted: linear", fontsize=10)
     figure.savefig(path, dpi=70)
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Return those of the values, from the lowest up, whose labels do not overlap."""
+    kept: list[float] = []
+    for value in sorted(values):
+        if not kept or value > 1.2 * kept[-1]:
+            kept.append(value)
+    return kept
