@@ -130,11 +130,7 @@ def _read_array(stream: IO[bytes], length: int, part: slice | None = None) -> Fl
     Raises:
         ValueError: the header is no array's, or of another one than what follows.
     """
-    version = np.lib.format.read_magic(stream)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]  # fmt: skip
-    shape, fortran_order, dtype = read_header(stream)
+    shape, fortran_order, dtype = read_npy_header(stream)
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != length - stream.tell():
         raise ValueError(f"it is said to hold {dtype} of shape {shape}")
     if part is not None and not fortran_order and len(shape) > 1:
@@ -143,6 +139,20 @@ def _read_array(stream: IO[bytes], length: int, part: slice | None = None) -> Fl
     _fill(array.ravel(order="K"), stream)
     stream.read(1)  # at the end, where the checksum is compared
     return array if part is None else array[:, part]
+
+
+def read_npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether the order is Fortran's, and type of an npy whose values come next.
+
+    Raises:
+        ValueError: this is no header.
+        KeyError: it is of a version that arrays of numbers do not need.
+    """
+    version = np.lib.format.read_magic(stream)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]  # fmt: skip
+    return read_header(stream)
 
 
 def _read_part(

@@ -17,7 +17,7 @@ from nnunetlike.core.errors import DataError, ShapeError
 from nnunetlike.core.intact import UNREADABLE
 from nnunetlike.core.typing import LabelMap
 from nnunetlike.data.record import Box
-from nnunetlike.data.store import load_npz
+from nnunetlike.data.store import load_npz, read_npy_header
 
 KEY = "softmax"
 Probabilities = npt.NDArray[np.float16]
@@ -44,7 +44,7 @@ def open_channels(path: Path) -> Iterator[Channels]:
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
             stream = stack.enter_context(archive.open(f"{KEY}.npy"))
-            shape, is_fortran, dtype = _header(stream)
+            shape, is_fortran, dtype = read_npy_header(stream)
         except UNREADABLE as error:
             raise _unreadable(path, error) from None
         if len(shape) != 4 or dtype.kind != "f":
@@ -53,13 +53,6 @@ def open_channels(path: Path) -> Iterator[Channels]:
             yield Channels(shape, iter(load_npz(path, KEY)))
         else:
             yield Channels(shape, _read(stream, shape, dtype, path))
-
-
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
 
 
 def _read(

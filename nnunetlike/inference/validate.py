@@ -84,9 +84,8 @@ def validate(
     A validation that was interrupted goes on where it was, provided weights and settings are those
     it began with. A case whose worker died is predicted again, alone, after the others.
 
-    The processes of a team call this alike and see the same folders. The cases are dealt out by
-    what they cost; number 0 begins, compares and writes the summary. How many processes there were
-    shows in no file, and a next run may have more or fewer.
+    The processes of a team call this alike and see the same folders. Cases are dealt out by what
+    they cost; number 0 begins and compares. A next run may have more processes or fewer.
 
     Args:
         network: in any mode; it comes back in the mode it had.

@@ -210,6 +210,7 @@ class _Sketch:
         kept = [self._hold(values), self._hold(values)]
 
         def back() -> None:
+            """Go back through both, the latter first."""
             both = []
             for shares in reversed(kept):
                 both.append(self._hold(values))
@@ -240,6 +241,7 @@ class _Sketch:
         result = self._tensor(sum(part.slot.values for part in parts))
 
         def back() -> None:
+            """Give each part its share of the gradient."""
             gradient = result.slot.take()
             for part in parts:  # which gets a view
                 gradient.holders += 1
@@ -277,6 +279,7 @@ class _Sketch:
         self.parameters += weights + 3 * features
 
         def back() -> None:
+            """Go back through activation, norm and convolution."""
             gradient = self._activate_back(result)
             gradient = self._normalise_back(gradient, of_norm, rows, features)
             self._convolve_back(gradient, source, (weights, features))

@@ -122,6 +122,12 @@ def build_parser() -> CommandParser:
         action="store_true",
         help="examine the raw tasks first, as nnUNet_verify_dataset does",
     )
+    _add_taken_over_plans(parser)
+    return parser
+
+
+def _add_taken_over_plans(parser: CommandParser) -> None:
+    """Add the plans of another data set."""
     parser.add_argument(
         "-overwrite_plans",
         type=Path,
@@ -131,7 +137,6 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "-overwrite_plans_identifier", metavar="NAME", help="name for the plans taken over"
     )
-    return parser
 
 
 def _add_working_options(parser: CommandParser) -> None:

@@ -79,6 +79,7 @@ def _write_down(context: Any, builder: Any, signature: Any, arguments: Any) -> A
     factor = spread(builder, pole, LANES)
 
     def advance(carried: Any, moved: Any, part: Any) -> Any:
+        """Return a row down: the one before times the pole, and what is new."""
         new = load(builder, source, builder.add(builder.add(at, moved), part), LANES)
         return multiply_add(builder, factor, carried, new)
 
@@ -91,6 +92,7 @@ def _write_up(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     factor = spread(builder, pole, LANES)
 
     def advance(carried: Any, moved: Any, part: Any) -> Any:
+        """Return a row up: the one below without what is there, times the pole."""
         old = load(builder, target, builder.add(builder.add(to, moved), part), LANES)
         return builder.fmul(factor, builder.fsub(carried, old))
 

@@ -70,6 +70,7 @@ def turned(builder: Any, rows: Sequence[Any]) -> list[Any]:
         return [half + lane % 4 + count * (lane // 4) for half in halves for lane in lanes]
 
     def combined(a: Any, b: Any, *patterns: Sequence[int]) -> list[Any]:
+        """Return two vectors mixed by each of some patterns."""
         return [mixed(builder, a, b, pattern(*lanes)) for lanes in patterns]
 
     columns: list[Any] = []

@@ -92,7 +92,10 @@ def test_the_order_may_change_amid_a_prediction() -> None:
     channels_last(network)
     with torch.inference_mode():
         channels_first(network)
-    load_v1_state_dict(network, state_dict_to_v1(made()))
+    weights = state_dict_to_v1(made())
+    load_v1_state_dict(network, weights)  # inference tensors cannot be written to
+    loaded = state_dict_to_v1(network)
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
 
 
 def test_a_unit_in_bfloat16_channels_last_normalises_like_in_float32() -> None:
